@@ -1,0 +1,1 @@
+//! Hurts a running target and can undo it.

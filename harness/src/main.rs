@@ -1,0 +1,2 @@
+//! nogo.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Reads evidence and gives a verdict; never touches the world.

@@ -1,0 +1,1 @@
+//! Saved histories to reports, as insta files; tests only.

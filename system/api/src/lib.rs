@@ -1,0 +1,1 @@
+//! Forecastle's HTTP interface.

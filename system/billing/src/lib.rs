@@ -1,0 +1,1 @@
+//! Metering, invoices, charges and the billing run.

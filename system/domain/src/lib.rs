@@ -1,0 +1,29 @@
+//! Pure rules of Forecastle: identities, money, plans, billing periods, invoices, job states, roles, credentials.
+//!
+//! Nothing here reads a clock, draws a random number or talks to anyone: callers pass instants and
+//! draws in, and get the same answer for the same arguments.
+
+pub mod credentials;
+pub mod ids;
+pub mod invoice;
+pub mod job;
+pub mod money;
+pub mod period;
+pub mod plan;
+pub mod role;
+mod text_enum;
+
+pub use credentials::{CredentialError, Email, Password};
+pub use ids::{
+    ForecastId, InvoiceId, PaymentId, ScenarioId, SessionId, TenantId, UsageEventId, UserId,
+};
+pub use invoice::{
+    EndedPeriod, InvoiceDraft, InvoiceKind, InvoiceLine, InvoiceState, LineKind,
+    SubscriptionCharge, subscription_invoice,
+};
+pub use job::{JOB_ATTEMPTS_MAX, JobState, backoff_floor_ms, backoff_ms};
+pub use money::{Currency, Money, MoneyError, round_half_away};
+pub use period::{BillingCalendar, Period, UnknownZone, parse_zone};
+pub use plan::Plan;
+pub use role::Role;
+pub use text_enum::UnknownName;

@@ -1,0 +1,1 @@
+//! Pure forecast mathematics: scenario in, exact result and canonical hash out.

@@ -1,0 +1,2 @@
+//! Forecastle.
+fn main() {}

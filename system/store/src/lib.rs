@@ -1,0 +1,1 @@
+//! The only SQL and Redis of Forecastle; one module per aggregate.
