@@ -57,9 +57,7 @@ impl Email {
         if text.len() > EMAIL_LENGTH_MAX {
             return Err(CredentialError::EmailTooLong);
         }
-        let (local, domain) = text
-            .split_once('@')
-            .ok_or(CredentialError::EmailMalformed)?;
+        let (local, domain) = text.split_once('@').ok_or(CredentialError::EmailMalformed)?;
         if local.len() > EMAIL_LOCAL_LENGTH_MAX {
             return Err(CredentialError::EmailTooLong);
         }
@@ -85,10 +83,7 @@ impl std::fmt::Debug for Email {
 /// RFC 5322 dot-atom: words of the listed characters, joined by single dots.
 fn is_local_part(local: &str) -> bool {
     local.split('.').all(|word| {
-        !word.is_empty()
-            && word
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-/=?^_`{|}~".contains(&b))
+        !word.is_empty() && word.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-/=?^_`{|}~".contains(&b))
     })
 }
 
@@ -99,9 +94,7 @@ fn is_domain(domain: &str) -> bool {
             (1..=63).contains(&label.len())
                 && !label.starts_with('-')
                 && !label.ends_with('-')
-                && label
-                    .bytes()
-                    .all(|b| b.is_ascii_alphanumeric() || b == b'-')
+                && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
         })
 }
 
@@ -141,10 +134,7 @@ mod tests {
 
     #[test]
     fn addresses_are_folded_to_lower_case() {
-        assert_eq!(
-            Email::parse("Ada.L+x@Example.CO.uk").unwrap().as_str(),
-            "ada.l+x@example.co.uk"
-        );
+        assert_eq!(Email::parse("Ada.L+x@Example.CO.uk").unwrap().as_str(), "ada.l+x@example.co.uk");
     }
 
     #[test]
@@ -169,29 +159,17 @@ mod tests {
             "a@b@c.d",
             "\"a\"@b.c",
         ] {
-            assert_eq!(
-                Email::parse(text),
-                Err(CredentialError::EmailMalformed),
-                "{text:?}"
-            );
+            assert_eq!(Email::parse(text), Err(CredentialError::EmailMalformed), "{text:?}");
         }
     }
 
     #[test]
     fn address_lengths_are_bounded_on_both_sides_of_the_edge() {
-        let domain = format!(
-            "{}.{}.{}.com",
-            "b".repeat(63),
-            "c".repeat(63),
-            "d".repeat(57)
-        );
+        let domain = format!("{}.{}.{}.com", "b".repeat(63), "c".repeat(63), "d".repeat(57));
         let longest = format!("{}@{domain}", "a".repeat(64));
         assert_eq!(longest.len(), EMAIL_LENGTH_MAX);
         assert!(Email::parse(&longest).is_ok());
-        assert_eq!(
-            Email::parse(&format!("{longest}m")),
-            Err(CredentialError::EmailTooLong)
-        );
+        assert_eq!(Email::parse(&format!("{longest}m")), Err(CredentialError::EmailTooLong));
         let local = format!("{}@b.com", "a".repeat(65));
         assert_eq!(Email::parse(&local), Err(CredentialError::EmailTooLong));
     }

@@ -33,8 +33,7 @@ impl InvoiceState {
     pub const fn may_become(self, next: Self) -> bool {
         matches!(
             (self, next),
-            (Self::Draft, Self::Issued)
-                | (Self::Issued, Self::Paid | Self::Void | Self::Uncollectible)
+            (Self::Draft, Self::Issued) | (Self::Issued, Self::Paid | Self::Void | Self::Uncollectible)
         )
     }
 }
@@ -111,27 +110,19 @@ pub struct InvoiceDraft {
 ///
 /// # Errors
 /// `OutOfRange` if an amount leaves 64 bits of minor units, or the tax rate is negative.
-pub fn subscription_invoice(
-    charge: &SubscriptionCharge,
-) -> Result<Option<InvoiceDraft>, MoneyError> {
+pub fn subscription_invoice(charge: &SubscriptionCharge) -> Result<Option<InvoiceDraft>, MoneyError> {
     if charge.tax_rate_ppm < 0 {
         return Err(MoneyError::OutOfRange);
     }
     let mut lines = Vec::new();
     if let Some(plan) = charge.starting_plan {
         let price = plan.base_price_minor(charge.currency);
-        lines.extend(line(
-            charge,
-            LineKind::Base,
-            format!("{plan} plan"),
-            1,
-            price,
-        )?);
+        lines.extend(line(charge, LineKind::Base, format!("{plan} plan"), 1, price)?);
     }
     if let Some(ended) = charge.ended {
         let included = ended.plan.included_forecasts();
-        let beyond = i64::try_from(ended.usage_events.saturating_sub(included.into()))
-            .map_err(|_| MoneyError::OutOfRange)?;
+        let beyond =
+            i64::try_from(ended.usage_events.saturating_sub(included.into())).map_err(|_| MoneyError::OutOfRange)?;
         // A plan without an overage price refuses instead of charging.
         let price = ended.plan.overage_price_minor(charge.currency).unwrap_or(0);
         let description = format!("Forecasts beyond the {included} included in {}", ended.plan);
@@ -140,12 +131,10 @@ pub fn subscription_invoice(
     if lines.is_empty() {
         return Ok(None);
     }
-    let total = lines
-        .iter()
-        .try_fold(Money::zero(charge.currency), |sum, line| {
-            sum.checked_add(Money::new(charge.currency, line.amount_minor))?
-                .checked_add(Money::new(charge.currency, line.tax_minor))
-        })?;
+    let total = lines.iter().try_fold(Money::zero(charge.currency), |sum, line| {
+        sum.checked_add(Money::new(charge.currency, line.amount_minor))?
+            .checked_add(Money::new(charge.currency, line.tax_minor))
+    })?;
     Ok(Some(InvoiceDraft { lines, total }))
 }
 
@@ -165,14 +154,7 @@ fn line(
         i128::from(TAX_RATE_PPM_ONE),
     )?;
     let amount_minor = amount.amount_minor;
-    Ok(Some(InvoiceLine {
-        kind,
-        description,
-        quantity,
-        unit_price_minor,
-        amount_minor,
-        tax_minor,
-    }))
+    Ok(Some(InvoiceLine { kind, description, quantity, unit_price_minor, amount_minor, tax_minor }))
 }
 
 #[cfg(test)]
@@ -181,12 +163,7 @@ mod tests {
 
     use super::*;
 
-    fn charge(
-        currency: Currency,
-        ended: Option<(Plan, u64)>,
-        starting: Option<Plan>,
-        ppm: i64,
-    ) -> SubscriptionCharge {
+    fn charge(currency: Currency, ended: Option<(Plan, u64)>, starting: Option<Plan>, ppm: i64) -> SubscriptionCharge {
         SubscriptionCharge {
             currency,
             tax_rate_ppm: ppm,
@@ -195,18 +172,13 @@ mod tests {
         }
     }
 
-    fn figures(charge: &SubscriptionCharge) -> Option<(Vec<(LineKind, i64, i64, i64, i64)>, i64)> {
+    /// Kind, quantity, unit price, amount, tax.
+    type LineFigures = (LineKind, i64, i64, i64, i64);
+
+    fn figures(charge: &SubscriptionCharge) -> Option<(Vec<LineFigures>, i64)> {
         subscription_invoice(charge).unwrap().map(|draft| {
             let lines = draft.lines.iter();
-            let lines = lines.map(|l| {
-                (
-                    l.kind,
-                    l.quantity,
-                    l.unit_price_minor,
-                    l.amount_minor,
-                    l.tax_minor,
-                )
-            });
+            let lines = lines.map(|l| (l.kind, l.quantity, l.unit_price_minor, l.amount_minor, l.tax_minor));
             (lines.collect(), draft.total.amount_minor)
         })
     }
@@ -214,77 +186,32 @@ mod tests {
     #[test]
     fn sign_up_on_a_paid_plan_charges_the_base_alone() {
         let invoice = figures(&charge(Currency::Usd, None, Some(Plan::Starter), 0));
-        assert_eq!(
-            invoice,
-            Some((vec![(LineKind::Base, 1, 2900, 2900, 0)], 2900))
-        );
+        assert_eq!(invoice, Some((vec![(LineKind::Base, 1, 2900, 2900, 0)], 2900)));
     }
 
     #[test]
     fn free_never_gets_an_invoice() {
         for usage in [0, 5, 6, 1_000_000] {
-            assert_eq!(
-                figures(&charge(
-                    Currency::Kwd,
-                    Some((Plan::Free, usage)),
-                    Some(Plan::Free),
-                    190_000
-                )),
-                None
-            );
+            assert_eq!(figures(&charge(Currency::Kwd, Some((Plan::Free, usage)), Some(Plan::Free), 190_000)), None);
         }
-        assert_eq!(
-            figures(&charge(
-                Currency::Usd,
-                Some((Plan::Starter, 100)),
-                Some(Plan::Free),
-                0
-            )),
-            None
-        );
+        assert_eq!(figures(&charge(Currency::Usd, Some((Plan::Starter, 100)), Some(Plan::Free), 0)), None);
     }
 
     #[test]
     fn overage_is_priced_by_the_plan_that_ended() {
-        let invoice = figures(&charge(
-            Currency::Eur,
-            Some((Plan::Starter, 103)),
-            Some(Plan::Pro),
-            0,
-        ));
-        let lines = vec![
-            (LineKind::Base, 1, 9200, 9200, 0),
-            (LineKind::Usage, 3, 19, 57, 0),
-        ];
+        let invoice = figures(&charge(Currency::Eur, Some((Plan::Starter, 103)), Some(Plan::Pro), 0));
+        let lines = vec![(LineKind::Base, 1, 9200, 9200, 0), (LineKind::Usage, 3, 19, 57, 0)];
         assert_eq!(invoice, Some((lines, 9257)));
-        let downgraded = figures(&charge(
-            Currency::Jpy,
-            Some((Plan::Pro, 1_001)),
-            Some(Plan::Free),
-            0,
-        ));
-        assert_eq!(
-            downgraded,
-            Some((vec![(LineKind::Usage, 1, 15, 15, 0)], 15))
-        );
+        let downgraded = figures(&charge(Currency::Jpy, Some((Plan::Pro, 1_001)), Some(Plan::Free), 0));
+        assert_eq!(downgraded, Some((vec![(LineKind::Usage, 1, 15, 15, 0)], 15)));
     }
 
     #[test]
     fn tax_is_rounded_on_each_line_half_away_from_zero() {
         // 10 % of 15 and 5 % of 30: both 1.5.
-        let usage = figures(&charge(
-            Currency::Jpy,
-            Some((Plan::Pro, 1_001)),
-            None,
-            100_000,
-        ));
+        let usage = figures(&charge(Currency::Jpy, Some((Plan::Pro, 1_001)), None, 100_000));
         assert_eq!(usage, Some((vec![(LineKind::Usage, 1, 15, 15, 2)], 17)));
-        let starter = figures(&charge(
-            Currency::Jpy,
-            Some((Plan::Starter, 101)),
-            None,
-            50_000,
-        ));
+        let starter = figures(&charge(Currency::Jpy, Some((Plan::Starter, 101)), None, 50_000));
         assert_eq!(starter, Some((vec![(LineKind::Usage, 1, 30, 30, 2)], 32)));
     }
 
@@ -304,15 +231,7 @@ mod tests {
             .flat_map(|from| InvoiceState::ALL.iter().map(move |to| (*from, *to)))
             .filter(|(from, to)| from.may_become(*to))
             .collect();
-        assert_eq!(
-            allowed,
-            [
-                (Draft, Issued),
-                (Issued, Paid),
-                (Issued, Void),
-                (Issued, Uncollectible)
-            ]
-        );
+        assert_eq!(allowed, [(Draft, Issued), (Issued, Paid), (Issued, Void), (Issued, Uncollectible)]);
     }
 
     proptest! {

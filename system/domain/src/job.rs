@@ -38,13 +38,8 @@ impl JobState {
     pub const fn may_become(self, next: Self) -> bool {
         match (self, next) {
             (Self::Queued, Self::Running | Self::Failed | Self::Cancelled)
-            | (Self::Running, Self::Queued | Self::Succeeded | Self::Failed | Self::Cancelled) => {
-                true
-            }
-            (
-                Self::Queued | Self::Running | Self::Succeeded | Self::Failed | Self::Cancelled,
-                _,
-            ) => false,
+            | (Self::Running, Self::Queued | Self::Succeeded | Self::Failed | Self::Cancelled) => true,
+            (Self::Queued | Self::Running | Self::Succeeded | Self::Failed | Self::Cancelled, _) => false,
         }
     }
 }
@@ -58,11 +53,7 @@ impl JobState {
 pub fn backoff_ms(attempt: u32, base_ms: u64, cap_ms: u64, jitter_unit: f64) -> u64 {
     let full = full_wait_ms(attempt, base_ms, cap_ms);
     let floor = backoff_floor_ms(attempt, base_ms, cap_ms);
-    let jitter_unit = if jitter_unit.is_nan() {
-        1.0
-    } else {
-        jitter_unit.clamp(0.0, 1.0)
-    };
+    let jitter_unit = if jitter_unit.is_nan() { 1.0 } else { jitter_unit.clamp(0.0, 1.0) };
     // Waits are far below 2^53 ms; a float that rounds up is cut back to the full wait.
     let spread = ((full - floor) as f64 * jitter_unit) as u64;
     (floor + spread).min(full)
@@ -96,10 +87,7 @@ mod tests {
     #[test]
     fn only_a_running_job_succeeds_and_none_becomes_itself() {
         for from in JobState::ALL {
-            assert_eq!(
-                from.may_become(JobState::Succeeded),
-                *from == JobState::Running
-            );
+            assert_eq!(from.may_become(JobState::Succeeded), *from == JobState::Running);
             assert!(!from.may_become(*from));
         }
         assert!(JobState::Running.may_become(JobState::Queued));
@@ -109,10 +97,7 @@ mod tests {
     #[test]
     fn waits_double_up_to_the_cap() {
         let longest = |attempt| backoff_ms(attempt, 1_000, 5_000, 1.0);
-        assert_eq!(
-            [1, 2, 3, 4, 99].map(longest),
-            [1_000, 2_000, 4_000, 5_000, 5_000]
-        );
+        assert_eq!([1, 2, 3, 4, 99].map(longest), [1_000, 2_000, 4_000, 5_000, 5_000]);
         assert_eq!(backoff_ms(2, 1_000, 5_000, 0.0), 1_000);
         assert_eq!(backoff_ms(0, 1_000, 5_000, f64::NAN), 1_000);
     }

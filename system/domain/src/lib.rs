@@ -14,12 +14,10 @@ pub mod role;
 mod text_enum;
 
 pub use credentials::{CredentialError, Email, Password};
-pub use ids::{
-    ForecastId, InvoiceId, PaymentId, ScenarioId, SessionId, TenantId, UsageEventId, UserId,
-};
+pub use ids::{ForecastId, InvoiceId, PaymentId, ScenarioId, SessionId, TenantId, UsageEventId, UserId};
 pub use invoice::{
-    EndedPeriod, InvoiceDraft, InvoiceKind, InvoiceLine, InvoiceState, LineKind,
-    SubscriptionCharge, subscription_invoice,
+    EndedPeriod, InvoiceDraft, InvoiceKind, InvoiceLine, InvoiceState, LineKind, SubscriptionCharge,
+    subscription_invoice,
 };
 pub use job::{JOB_ATTEMPTS_MAX, JobState, backoff_floor_ms, backoff_ms};
 pub use money::{Currency, Money, MoneyError, round_half_away};

@@ -65,10 +65,7 @@ impl Money {
     /// An amount of minor units.
     #[must_use]
     pub const fn new(currency: Currency, amount_minor: i64) -> Self {
-        Self {
-            currency,
-            amount_minor,
-        }
+        Self { currency, amount_minor }
     }
 
     /// Nothing, in a currency.
@@ -98,30 +95,16 @@ impl Money {
     /// # Errors
     /// `OutOfRange` beyond 64 bits.
     pub fn checked_mul(self, quantity: i64) -> Result<Self, MoneyError> {
-        let amount_minor = self
-            .amount_minor
-            .checked_mul(quantity)
-            .ok_or(MoneyError::OutOfRange)?;
-        Ok(Self {
-            amount_minor,
-            ..self
-        })
+        let amount_minor = self.amount_minor.checked_mul(quantity).ok_or(MoneyError::OutOfRange)?;
+        Ok(Self { amount_minor, ..self })
     }
 
-    fn combine(
-        self,
-        other: Self,
-        operation: fn(i64, i64) -> Option<i64>,
-    ) -> Result<Self, MoneyError> {
+    fn combine(self, other: Self, operation: fn(i64, i64) -> Option<i64>) -> Result<Self, MoneyError> {
         if self.currency != other.currency {
             return Err(MoneyError::CurrencyMismatch);
         }
-        let amount_minor =
-            operation(self.amount_minor, other.amount_minor).ok_or(MoneyError::OutOfRange)?;
-        Ok(Self {
-            amount_minor,
-            ..self
-        })
+        let amount_minor = operation(self.amount_minor, other.amount_minor).ok_or(MoneyError::OutOfRange)?;
+        Ok(Self { amount_minor, ..self })
     }
 }
 
@@ -163,14 +146,8 @@ mod tests {
 
     #[test]
     fn exponents_follow_iso_4217() {
-        let exponents: Vec<_> = Currency::ALL
-            .iter()
-            .map(|c| (c.code(), c.exponent()))
-            .collect();
-        assert_eq!(
-            exponents,
-            [("USD", 2), ("EUR", 2), ("GBP", 2), ("JPY", 0), ("KWD", 3)]
-        );
+        let exponents: Vec<_> = Currency::ALL.iter().map(|c| (c.code(), c.exponent())).collect();
+        assert_eq!(exponents, [("USD", 2), ("EUR", 2), ("GBP", 2), ("JPY", 0), ("KWD", 3)]);
     }
 
     #[test]
@@ -179,10 +156,7 @@ mod tests {
         assert_eq!(Money::new(Currency::Usd, -5).to_string(), "USD -0.05");
         assert_eq!(Money::new(Currency::Jpy, -4300).to_string(), "JPY -4300");
         assert_eq!(Money::new(Currency::Kwd, 61).to_string(), "KWD 0.061");
-        assert_eq!(
-            Money::new(Currency::Kwd, i64::MIN).to_string(),
-            "KWD -9223372036854775.808"
-        );
+        assert_eq!(Money::new(Currency::Kwd, i64::MIN).to_string(), "KWD -9223372036854775.808");
     }
 
     #[test]
@@ -199,28 +173,15 @@ mod tests {
         assert_eq!(most.checked_add(one), Err(MoneyError::OutOfRange));
         assert_eq!(most.checked_mul(2), Err(MoneyError::OutOfRange));
         assert_eq!(most.checked_sub(most), Ok(Money::zero(Currency::Eur)));
-        assert_eq!(
-            round_half_away(i128::from(i64::MAX) * 2, 1),
-            Err(MoneyError::OutOfRange)
-        );
+        assert_eq!(round_half_away(i128::from(i64::MAX) * 2, 1), Err(MoneyError::OutOfRange));
     }
 
     #[test]
     fn ties_leave_zero_on_both_sides() {
-        for (numerator, denominator, rounded) in [
-            (1, 2, 1),
-            (-1, 2, -1),
-            (3, 2, 2),
-            (-3, 2, -2),
-            (5, 2, 3),
-            (49, 100, 0),
-            (-51, 100, -1),
-        ] {
-            assert_eq!(
-                round_half_away(numerator, denominator),
-                Ok(rounded),
-                "{numerator}/{denominator}"
-            );
+        for (numerator, denominator, rounded) in
+            [(1, 2, 1), (-1, 2, -1), (3, 2, 2), (-3, 2, -2), (5, 2, 3), (49, 100, 0), (-51, 100, -1)]
+        {
+            assert_eq!(round_half_away(numerator, denominator), Ok(rounded), "{numerator}/{denominator}");
         }
         assert_eq!(round_half_away(i128::MAX, i128::MAX), Ok(1));
     }

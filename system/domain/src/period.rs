@@ -77,23 +77,15 @@ impl BillingCalendar {
     /// If `index` exceeds [`PERIOD_INDEX_MAX`], or the anchor lies at the end of the calendar.
     #[must_use]
     pub fn period(&self, index: u32) -> Period {
-        assert!(
-            index <= PERIOD_INDEX_MAX,
-            "period index beyond PERIOD_INDEX_MAX"
-        );
-        Period {
-            index,
-            start: self.boundary(index),
-            end: self.boundary(index + 1),
-        }
+        assert!(index <= PERIOD_INDEX_MAX, "period index beyond PERIOD_INDEX_MAX");
+        Period { index, start: self.boundary(index), end: self.boundary(index + 1) }
     }
 
     /// The period an instant lies in; `None` before the first one, or beyond [`PERIOD_INDEX_MAX`].
     #[must_use]
     pub fn period_containing(&self, instant: DateTime<Utc>) -> Option<Period> {
         let date = instant.with_timezone(&self.zone).date_naive();
-        let months = i64::from(date.year() - self.anchor_date.year()) * 12
-            + i64::from(date.month())
+        let months = i64::from(date.year() - self.anchor_date.year()) * 12 + i64::from(date.month())
             - i64::from(self.anchor_date.month());
         // The month difference is right or one too many; a skipped day can make it one too few.
         (months - 1..=months + 1)
@@ -122,17 +114,10 @@ fn first_instant(zone: Tz, date: NaiveDate) -> DateTime<Utc> {
     let reached = |instant: DateTime<Utc>| instant.with_timezone(&zone).naive_local() >= midnight;
     let mut before = midnight.and_utc() - Duration::hours(16);
     let mut after = midnight.and_utc() + Duration::hours(16);
-    assert!(
-        !reached(before) && reached(after),
-        "the local clock passes midnight within the window"
-    );
+    assert!(!reached(before) && reached(after), "the local clock passes midnight within the window");
     while after - before > Duration::seconds(1) {
         let middle = before + Duration::seconds((after - before).num_seconds() / 2);
-        if reached(middle) {
-            after = middle
-        } else {
-            before = middle
-        }
+        if reached(middle) { after = middle } else { before = middle }
     }
     after
 }
@@ -153,16 +138,7 @@ mod tests {
 
     fn local_starts(zone: Tz, anchor: &str, count: u32) -> Vec<String> {
         let calendar = BillingCalendar::new(zone, date(anchor));
-        (0..count)
-            .map(|n| {
-                calendar
-                    .period(n)
-                    .start
-                    .with_timezone(&zone)
-                    .format("%F %R")
-                    .to_string()
-            })
-            .collect()
+        (0..count).map(|n| calendar.period(n).start.with_timezone(&zone).format("%F %R").to_string()).collect()
     }
 
     #[test]
@@ -170,19 +146,10 @@ mod tests {
         let starts = local_starts(Tz::Europe__London, "2023-12-31", 5);
         assert_eq!(
             starts,
-            [
-                "2023-12-31 00:00",
-                "2024-01-31 00:00",
-                "2024-02-29 00:00",
-                "2024-03-31 00:00",
-                "2024-04-30 00:00"
-            ]
+            ["2023-12-31 00:00", "2024-01-31 00:00", "2024-02-29 00:00", "2024-03-31 00:00", "2024-04-30 00:00"]
         );
         let common = local_starts(Tz::UTC, "2025-01-31", 3);
-        assert_eq!(
-            common,
-            ["2025-01-31 00:00", "2025-02-28 00:00", "2025-03-31 00:00"]
-        );
+        assert_eq!(common, ["2025-01-31 00:00", "2025-02-28 00:00", "2025-03-31 00:00"]);
     }
 
     #[test]
@@ -195,84 +162,39 @@ mod tests {
 
     #[test]
     fn midnight_follows_daylight_saving() {
-        assert_eq!(
-            start_of(Tz::Europe__London, "2024-01-15"),
-            "2024-01-15T00:00:00Z"
-        );
-        assert_eq!(
-            start_of(Tz::Europe__London, "2024-07-15"),
-            "2024-07-14T23:00:00Z"
-        );
-        assert_eq!(
-            start_of(Tz::America__New_York, "2024-03-10"),
-            "2024-03-10T05:00:00Z"
-        );
-        assert_eq!(
-            start_of(Tz::America__New_York, "2024-03-11"),
-            "2024-03-11T04:00:00Z"
-        );
+        assert_eq!(start_of(Tz::Europe__London, "2024-01-15"), "2024-01-15T00:00:00Z");
+        assert_eq!(start_of(Tz::Europe__London, "2024-07-15"), "2024-07-14T23:00:00Z");
+        assert_eq!(start_of(Tz::America__New_York, "2024-03-10"), "2024-03-10T05:00:00Z");
+        assert_eq!(start_of(Tz::America__New_York, "2024-03-11"), "2024-03-11T04:00:00Z");
     }
 
     #[test]
     fn a_missing_midnight_starts_at_the_first_instant_of_the_date() {
         // 00:00 jumps to 01:00 on these dates.
-        assert_eq!(
-            start_of(Tz::America__Sao_Paulo, "2018-11-04"),
-            "2018-11-04T03:00:00Z"
-        );
-        assert_eq!(
-            start_of(Tz::Asia__Beirut, "2022-03-27"),
-            "2022-03-26T22:00:00Z"
-        );
+        assert_eq!(start_of(Tz::America__Sao_Paulo, "2018-11-04"), "2018-11-04T03:00:00Z");
+        assert_eq!(start_of(Tz::Asia__Beirut, "2022-03-27"), "2022-03-26T22:00:00Z");
         let local = first_instant(Tz::America__Sao_Paulo, date("2018-11-04"));
-        assert_eq!(
-            local
-                .with_timezone(&Tz::America__Sao_Paulo)
-                .format("%F %R")
-                .to_string(),
-            "2018-11-04 01:00"
-        );
+        assert_eq!(local.with_timezone(&Tz::America__Sao_Paulo).format("%F %R").to_string(), "2018-11-04 01:00");
     }
 
     #[test]
     fn a_midnight_that_comes_twice_counts_the_first_time() {
         // 01:00 falls back to 00:00.
-        assert_eq!(
-            start_of(Tz::America__Havana, "2023-11-05"),
-            "2023-11-05T04:00:00Z"
-        );
+        assert_eq!(start_of(Tz::America__Havana, "2023-11-05"), "2023-11-05T04:00:00Z");
         // Midnight falls back to 23:00 of the day before, so midnight itself comes once, later.
-        assert_eq!(
-            start_of(Tz::America__Sao_Paulo, "2018-02-18"),
-            "2018-02-18T03:00:00Z"
-        );
-        assert_eq!(
-            start_of(Tz::Asia__Beirut, "2022-10-30"),
-            "2022-10-29T22:00:00Z"
-        );
+        assert_eq!(start_of(Tz::America__Sao_Paulo, "2018-02-18"), "2018-02-18T03:00:00Z");
+        assert_eq!(start_of(Tz::Asia__Beirut, "2022-10-30"), "2022-10-29T22:00:00Z");
     }
 
     #[test]
     fn a_date_that_never_was_begins_with_the_next_one() {
-        assert_eq!(
-            start_of(Tz::Pacific__Apia, "2011-12-29"),
-            "2011-12-29T10:00:00Z"
-        );
-        assert_eq!(
-            start_of(Tz::Pacific__Apia, "2011-12-30"),
-            "2011-12-30T10:00:00Z"
-        );
-        assert_eq!(
-            start_of(Tz::Pacific__Apia, "2011-12-31"),
-            "2011-12-30T10:00:00Z"
-        );
+        assert_eq!(start_of(Tz::Pacific__Apia, "2011-12-29"), "2011-12-29T10:00:00Z");
+        assert_eq!(start_of(Tz::Pacific__Apia, "2011-12-30"), "2011-12-30T10:00:00Z");
+        assert_eq!(start_of(Tz::Pacific__Apia, "2011-12-31"), "2011-12-30T10:00:00Z");
         let calendar = BillingCalendar::new(Tz::Pacific__Apia, date("2011-10-30"));
         let skipped = calendar.period(2);
         assert_eq!(calendar.period_containing(skipped.start), Some(skipped));
-        assert_eq!(
-            calendar.period_containing(skipped.start - Duration::seconds(1)),
-            Some(calendar.period(1))
-        );
+        assert_eq!(calendar.period_containing(skipped.start - Duration::seconds(1)), Some(calendar.period(1)));
     }
 
     #[test]
@@ -285,24 +207,15 @@ mod tests {
     #[test]
     fn sign_up_date_is_the_local_one() {
         let instant = "2024-03-31T23:30:00Z".parse().unwrap();
-        assert_eq!(
-            BillingCalendar::from_sign_up(Tz::Europe__London, instant).anchor_date,
-            date("2024-04-01")
-        );
-        assert_eq!(
-            BillingCalendar::from_sign_up(Tz::America__New_York, instant).anchor_date,
-            date("2024-03-31")
-        );
+        assert_eq!(BillingCalendar::from_sign_up(Tz::Europe__London, instant).anchor_date, date("2024-04-01"));
+        assert_eq!(BillingCalendar::from_sign_up(Tz::America__New_York, instant).anchor_date, date("2024-03-31"));
     }
 
     #[test]
     fn nothing_lies_before_the_first_period() {
         let calendar = BillingCalendar::new(Tz::UTC, date("2024-05-10"));
         let start = calendar.period(0).start;
-        assert_eq!(
-            calendar.period_containing(start - Duration::nanoseconds(1)),
-            None
-        );
+        assert_eq!(calendar.period_containing(start - Duration::nanoseconds(1)), None);
         assert_eq!(calendar.period_containing(start).map(|p| p.index), Some(0));
     }
 

@@ -114,14 +114,8 @@ mod tests {
     #[test]
     fn base_prices_are_the_published_ones() {
         assert_eq!(prices(|c| Plan::Free.base_price_minor(c)), [0; 5]);
-        assert_eq!(
-            prices(|c| Plan::Starter.base_price_minor(c)),
-            [2900, 2700, 2400, 4300, 8900]
-        );
-        assert_eq!(
-            prices(|c| Plan::Pro.base_price_minor(c)),
-            [9900, 9200, 8200, 14800, 30400]
-        );
+        assert_eq!(prices(|c| Plan::Starter.base_price_minor(c)), [2900, 2700, 2400, 4300, 8900]);
+        assert_eq!(prices(|c| Plan::Pro.base_price_minor(c)), [9900, 9200, 8200, 14800, 30400]);
     }
 
     #[test]
@@ -129,23 +123,12 @@ mod tests {
         let overage = |plan: Plan| prices(|c| plan.overage_price_minor(c).unwrap());
         assert_eq!(overage(Plan::Starter), [20, 19, 16, 30, 61]);
         assert_eq!(overage(Plan::Pro), [10, 9, 8, 15, 31]);
-        assert!(
-            Currency::ALL
-                .iter()
-                .all(|c| Plan::Free.overage_price_minor(*c).is_none())
-        );
+        assert!(Currency::ALL.iter().all(|c| Plan::Free.overage_price_minor(*c).is_none()));
     }
 
     #[test]
     fn limits_are_the_published_ones() {
-        let limits = |p: Plan| {
-            (
-                p.included_forecasts(),
-                p.forecast_cap(),
-                p.scenario_limit(),
-                p.user_limit(),
-            )
-        };
+        let limits = |p: Plan| (p.included_forecasts(), p.forecast_cap(), p.scenario_limit(), p.user_limit());
         assert_eq!(limits(Plan::Free), (5, Some(5), Some(3), 1));
         assert_eq!(limits(Plan::Starter), (100, None, Some(50), 5));
         assert_eq!(limits(Plan::Pro), (1_000, None, None, 50));
@@ -154,10 +137,7 @@ mod tests {
     #[test]
     fn exactly_the_capped_plan_has_no_overage() {
         for plan in Plan::ALL {
-            assert_eq!(
-                plan.forecast_cap().is_some(),
-                plan.overage_price_minor(Currency::Usd).is_none()
-            );
+            assert_eq!(plan.forecast_cap().is_some(), plan.overage_price_minor(Currency::Usd).is_none());
         }
         assert_eq!(Plan::Free.upgrade(), Some(Plan::Starter));
         assert_eq!(Plan::Pro.upgrade(), None);

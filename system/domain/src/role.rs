@@ -48,14 +48,7 @@ mod tests {
 
     #[test]
     fn each_role_may_what_it_is_for_and_no_more() {
-        let rights = |r: Role| {
-            [
-                r.may_read(),
-                r.may_write(),
-                r.may_manage_users(),
-                r.may_manage_billing(),
-            ]
-        };
+        let rights = |r: Role| [r.may_read(), r.may_write(), r.may_manage_users(), r.may_manage_billing()];
         assert_eq!(rights(Role::Owner), [true, true, true, true]);
         assert_eq!(rights(Role::Editor), [true, true, false, false]);
         assert_eq!(rights(Role::Viewer), [true, false, false, false]);

@@ -64,15 +64,7 @@ mod tests {
                 assert_eq!(v.to_string(), v.as_str());
             } )+ };
         }
-        round_trip!(
-            Currency,
-            InvoiceKind,
-            InvoiceState,
-            JobState,
-            LineKind,
-            Plan,
-            Role
-        );
+        round_trip!(Currency, InvoiceKind, InvoiceState, JobState, LineKind, Plan, Role);
     }
 
     #[test]
