@@ -1,1 +1,3 @@
 //! Reads evidence and gives a verdict; never touches the world.
+
+pub mod model;

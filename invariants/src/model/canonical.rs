@@ -36,11 +36,7 @@ pub fn canonical_json(value: &Value) -> Result<String, CanonicalError> {
 }
 
 /// Lower-case hex SHA-256 of the canonical JSON of `{engine_version, input, result}`.
-pub fn result_hash(
-    engine_version: &str,
-    input: &Value,
-    result: &Value,
-) -> Result<String, CanonicalError> {
+pub fn result_hash(engine_version: &str, input: &Value, result: &Value) -> Result<String, CanonicalError> {
     // The three keys are already in canonical order.
     let mut out = String::from("{\"engine_version\":");
     write_string(&mut out, engine_version);
@@ -77,11 +73,7 @@ fn write_value(out: &mut String, value: &Value, depth: usize) -> Result<(), Cano
     Ok(())
 }
 
-fn write_object(
-    out: &mut String,
-    map: &Map<String, Value>,
-    depth: usize,
-) -> Result<(), CanonicalError> {
+fn write_object(out: &mut String, map: &Map<String, Value>, depth: usize) -> Result<(), CanonicalError> {
     let mut members: Vec<(&String, &Value)> = map.iter().collect();
     members.sort_by(|(a, _), (b, _)| a.encode_utf16().cmp(b.encode_utf16()));
     out.push('{');
@@ -150,10 +142,7 @@ mod tests {
     #[test]
     fn only_the_control_characters_quote_and_backslash_are_escaped() {
         let value = json!("\u{20ac}$\u{f}\nA'B\"\\/\u{7f}<\u{2028}");
-        assert_eq!(
-            canonical_json(&value).expect("canonical"),
-            "\"\u{20ac}$\\u000f\\nA'B\\\"\\\\/\u{7f}<\u{2028}\""
-        );
+        assert_eq!(canonical_json(&value).expect("canonical"), "\"\u{20ac}$\\u000f\\nA'B\\\"\\\\/\u{7f}<\u{2028}\"");
     }
 
     #[test]
@@ -163,10 +152,7 @@ mod tests {
             assert!(canonical_json(&value).is_err(), "{bad}");
         }
         let fine: Value = serde_json::from_str("[9007199254740991,-9007199254740991,0]").expect("json");
-        assert_eq!(
-            canonical_json(&fine).expect("canonical"),
-            "[9007199254740991,-9007199254740991,0]"
-        );
+        assert_eq!(canonical_json(&fine).expect("canonical"), "[9007199254740991,-9007199254740991,0]");
     }
 
     #[test]

@@ -25,9 +25,6 @@ pub enum OracleError {
 
 impl OracleError {
     pub(super) fn input(pointer: impl Into<String>, reason: impl Into<String>) -> Self {
-        Self::Input {
-            pointer: pointer.into(),
-            reason: reason.into(),
-        }
+        Self::Input { pointer: pointer.into(), reason: reason.into() }
     }
 }

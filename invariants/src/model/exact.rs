@@ -50,18 +50,12 @@ pub struct Exact {
 impl Exact {
     /// The number 0.
     pub fn zero() -> Self {
-        Self {
-            num: BigInt::zero(),
-            scale: 0,
-        }
+        Self { num: BigInt::zero(), scale: 0 }
     }
 
     /// A whole number.
     pub fn whole(value: i64) -> Self {
-        Self {
-            num: BigInt::from(value),
-            scale: 0,
-        }
+        Self { num: BigInt::from(value), scale: 0 }
     }
 
     /// Reads `-?digits(.digits)?` with at most `fraction_max` fractional digits.
@@ -112,10 +106,7 @@ impl Exact {
 
     /// The distance from 0.
     pub fn abs(&self) -> Self {
-        Self {
-            num: self.num.abs(),
-            scale: self.scale,
-        }
+        Self { num: self.num.abs(), scale: self.scale }
     }
 
     /// `self + other`.
@@ -127,10 +118,7 @@ impl Exact {
 
     /// `self - other`.
     pub fn minus(&self, other: &Self) -> Self {
-        let mut difference = Self {
-            num: -&other.num,
-            scale: other.scale,
-        };
+        let mut difference = Self { num: -&other.num, scale: other.scale };
         difference.add(self);
         difference
     }
@@ -152,26 +140,17 @@ impl Exact {
 
     /// `self * other`.
     pub fn times(&self, other: &Self) -> Self {
-        Self {
-            num: &self.num * &other.num,
-            scale: self.scale + other.scale,
-        }
+        Self { num: &self.num * &other.num, scale: self.scale + other.scale }
     }
 
     /// `self * factor` for a whole factor.
     pub fn times_whole(&self, factor: u64) -> Self {
-        Self {
-            num: &self.num * factor,
-            scale: self.scale,
-        }
+        Self { num: &self.num * factor, scale: self.scale }
     }
 
     /// `self^exponent`; anything to the power 0 is 1.
     pub fn to_power(&self, exponent: u32) -> Self {
-        Self {
-            num: num_traits::pow(self.num.clone(), exponent as usize),
-            scale: self.scale * exponent,
-        }
+        Self { num: num_traits::pow(self.num.clone(), exponent as usize), scale: self.scale * exponent }
     }
 
     /// The digits and the scale, for arithmetic over one big denominator.
@@ -215,12 +194,8 @@ impl Ord for Exact {
     fn cmp(&self, other: &Self) -> Ordering {
         match self.scale.cmp(&other.scale) {
             Ordering::Equal => self.num.cmp(&other.num),
-            Ordering::Less => {
-                (&self.num * ten_to(other.scale - self.scale).as_ref()).cmp(&other.num)
-            }
-            Ordering::Greater => self
-                .num
-                .cmp(&(&other.num * ten_to(self.scale - other.scale).as_ref())),
+            Ordering::Less => (&self.num * ten_to(other.scale - self.scale).as_ref()).cmp(&other.num),
+            Ordering::Greater => self.num.cmp(&(&other.num * ten_to(self.scale - other.scale).as_ref())),
         }
     }
 }
@@ -260,11 +235,7 @@ pub fn format_scaled(units: &BigInt, digits: u32) -> String {
     let padded = format!("{magnitude:0>minimum$}", minimum = width + 1);
     let (whole, fraction) = padded.split_at(padded.len() - width);
     let sign = if units.is_negative() { "-" } else { "" };
-    if fraction.is_empty() {
-        format!("{sign}{whole}")
-    } else {
-        format!("{sign}{whole}.{fraction}")
-    }
+    if fraction.is_empty() { format!("{sign}{whole}") } else { format!("{sign}{whole}.{fraction}") }
 }
 
 thread_local! {
@@ -356,10 +327,7 @@ mod tests {
         for bad in ["", "-", ".5", "5.", "+1", "1e3", " 1", "1_0", "--1", "1.2.3", "NaN", "٣"] {
             assert!(Exact::parse(bad, 12).is_err(), "{bad:?}");
         }
-        assert_eq!(
-            Exact::parse("0.0000000000001", 12),
-            Err(NumberError::TooPrecise { max: 12 })
-        );
+        assert_eq!(Exact::parse("0.0000000000001", 12), Err(NumberError::TooPrecise { max: 12 }));
         assert_eq!(Exact::parse(&"1".repeat(65), 12), Err(NumberError::TooLong));
     }
 

@@ -18,8 +18,7 @@ pub mod scenario;
 mod uncertainty;
 
 pub use billing::{
-    BillingError, ExpectedInvoice, ExpectedLine, LineKind, Plan, TenantFacts, UsageEvent,
-    expected_invoices,
+    BillingError, ExpectedInvoice, ExpectedLine, LineKind, Plan, TenantFacts, UsageEvent, expected_invoices,
 };
 pub use calendar::{CalendarError, Period, periods};
 pub use canonical::{CanonicalError, canonical_json, result_hash};
