@@ -1,1 +1,32 @@
 //! The only SQL and Redis of Forecastle; one module per aggregate.
+//!
+//! PostgreSQL is the truth; Redis only answers faster. Tenant tables are reached through
+//! [`scope::TenantScope`] alone.
+
+pub mod cache;
+pub mod dashboard;
+pub mod error;
+pub mod forecasts;
+pub mod idempotency;
+pub mod identity;
+pub mod invoice_views;
+pub mod invoices;
+pub mod jobs;
+pub mod ledger;
+pub mod limiter;
+pub mod migrate;
+pub mod paging;
+pub mod payments;
+pub mod periods;
+pub mod pool;
+mod redis_link;
+pub mod scenarios;
+pub mod scope;
+pub mod seed;
+pub mod sessions;
+pub mod usage;
+
+pub use cache::{Cache, CacheKey, CacheOptions, CacheUnavailable, FillLease, Lookup};
+pub use error::{StoreError, UnavailableReason};
+pub use pool::{Db, DbOptions, PoolStats};
+pub use scope::{TenantScope, TenantTx};

@@ -1,0 +1,172 @@
+//! Forecasts as their tenant asks for them and reads them. Computing them is the worker's business.
+//!
+//! Law: the quota is taken, the forecast stored and its job queued in one transaction, or none of it.
+
+use chrono::{DateTime, Utc};
+use forecastle_domain::{ForecastId, Plan, ScenarioId, UserId};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use sqlx::FromRow;
+use uuid::Uuid;
+
+use crate::error::StoreError;
+use crate::paging::{Page, PageKey};
+use crate::scope::TenantTx;
+use crate::{identity, jobs, scenarios};
+
+/// A forecast with its input and, once it succeeded, its result.
+#[derive(Debug, Clone, Serialize, Deserialize, FromRow)]
+pub struct Forecast {
+    /// All but input and result.
+    #[sqlx(flatten)]
+    pub summary: ForecastSummary,
+    /// The scenario as it was when asked.
+    pub input: Value,
+    /// Of a forecast that succeeded.
+    pub result: Option<Value>,
+}
+
+/// A forecast in a list: all but its input and result.
+#[derive(Debug, Clone, Serialize, Deserialize, FromRow)]
+pub struct ForecastSummary {
+    forecast_id: Uuid,
+    scenario_id: Uuid,
+    /// The scenario's version when asked.
+    pub scenario_version: i32,
+    /// As stored: queued, running, succeeded, failed or cancelled.
+    pub state: String,
+    /// Times a worker has claimed it.
+    pub attempts: i32,
+    /// When it was asked for.
+    pub requested_at: DateTime<Utc>,
+    /// When it was first claimed.
+    pub started_at: Option<DateTime<Utc>>,
+    /// When it ended.
+    pub finished_at: Option<DateTime<Utc>>,
+    /// What computed the result.
+    pub engine_version: Option<String>,
+    /// Lower-case hex SHA-256 of canonical engine version, input and result.
+    pub result_hash: Option<String>,
+    /// Why it failed.
+    pub error_code: Option<String>,
+}
+
+impl ForecastSummary {
+    /// Its id.
+    #[must_use]
+    pub fn id(&self) -> ForecastId {
+        self.forecast_id.into()
+    }
+
+    /// The scenario it was made from.
+    #[must_use]
+    pub fn scenario_id(&self) -> ScenarioId {
+        self.scenario_id.into()
+    }
+
+    /// Whether it will never change again.
+    #[must_use]
+    pub fn is_terminal(&self) -> bool {
+        self.finished_at.is_some()
+    }
+}
+
+/// What became of a request.
+#[derive(Debug)]
+pub enum Requested {
+    /// Queued; commits with the transaction.
+    Forecast(Box<Forecast>),
+    /// No such scenario of this tenant.
+    NoScenario,
+    /// The plan's hard cap for this period is reached.
+    QuotaExceeded {
+        /// The plan in force.
+        plan: Plan,
+        /// Its cap.
+        cap: u32,
+    },
+}
+
+/// Takes quota, stores the forecast with a copy of the scenario's input, and queues its job.
+///
+/// # Errors
+/// As [`StoreError`] says.
+pub async fn request(
+    tx: &mut TenantTx,
+    id: ForecastId,
+    scenario: ScenarioId,
+    user: UserId,
+) -> Result<Requested, StoreError> {
+    let tenant = tx.tenant_id().as_uuid();
+    let terms = identity::terms(tx).await?;
+    let Some(scenario) = scenarios::read(tx, scenario).await? else { return Ok(Requested::NoScenario) };
+    let period = i32::try_from(terms.period.index).map_err(|_| StoreError::Corrupt { what: "period index" })?;
+    if !take_quota(tx, period, terms.plan.forecast_cap()).await? {
+        let cap = terms.plan.included_forecasts();
+        return Ok(Requested::QuotaExceeded { plan: terms.plan, cap });
+    }
+    let query = sqlx::query_as(
+        "INSERT INTO app.forecasts (tenant_id, forecast_id, scenario_id, scenario_version, requested_by, input, state,
+                                    requested_at, quota_period, quota_state)
+         VALUES ($1, $2, $3, $4, $5, $6, 'queued', now(), $7, 'held')
+         RETURNING forecast_id, scenario_id, scenario_version, state, 0 AS attempts, requested_at, started_at,
+                   finished_at, engine_version, result_hash, error_code, input, result",
+    );
+    let query = query
+        .bind(tenant)
+        .bind(id.as_uuid())
+        .bind(scenario.id().as_uuid())
+        .bind(scenario.version)
+        .bind(user.as_uuid())
+        .bind(&scenario.input)
+        .bind(period);
+    let forecast: Forecast = tx.one(query).await?;
+    jobs::enqueue_forecast(tx, id).await?;
+    Ok(Requested::Forecast(Box::new(forecast)))
+}
+
+/// Counts one more request in a period, unless the cap is reached: check and count are one statement.
+async fn take_quota(tx: &mut TenantTx, period: i32, cap: Option<u32>) -> Result<bool, StoreError> {
+    let query = sqlx::query(
+        "INSERT INTO app.quota_periods AS q (tenant_id, period_index, taken) VALUES ($1, $2, 1)
+         ON CONFLICT (tenant_id, period_index) DO UPDATE SET taken = q.taken + 1
+         WHERE $3::bigint IS NULL OR q.taken < $3",
+    );
+    let tenant = tx.tenant_id().as_uuid();
+    Ok(tx.execute(query.bind(tenant).bind(period).bind(cap.map(i64::from))).await? == 1)
+}
+
+/// A forecast of this tenant; `None` if there is none of that id.
+///
+/// # Errors
+/// As [`StoreError`] says.
+pub async fn read(tx: &mut TenantTx, id: ForecastId) -> Result<Option<Forecast>, StoreError> {
+    let query = sqlx::query_as(
+        "SELECT f.forecast_id, f.scenario_id, f.scenario_version, f.state, j.attempts, f.requested_at, f.started_at,
+                f.finished_at, f.engine_version, f.result_hash, f.error_code, f.input, f.result
+         FROM app.forecasts f
+         JOIN app.jobs j ON j.tenant_id = f.tenant_id AND j.kind = 'forecast' AND j.subject_id = f.forecast_id
+         WHERE f.tenant_id = $1 AND f.forecast_id = $2",
+    );
+    let tenant = tx.tenant_id().as_uuid();
+    tx.optional(query.bind(tenant).bind(id.as_uuid())).await
+}
+
+/// The tenant's forecasts, the newest first, from `after` on.
+///
+/// # Errors
+/// As [`StoreError`] says.
+pub async fn list(tx: &mut TenantTx, after: PageKey, limit: u32) -> Result<Page<ForecastSummary>, StoreError> {
+    let query = sqlx::query_as(
+        "SELECT f.forecast_id, f.scenario_id, f.scenario_version, f.state, j.attempts, f.requested_at, f.started_at,
+                f.finished_at, f.engine_version, f.result_hash, f.error_code
+         FROM app.forecasts f
+         JOIN app.jobs j ON j.tenant_id = f.tenant_id AND j.kind = 'forecast' AND j.subject_id = f.forecast_id
+         WHERE f.tenant_id = $1 AND (f.requested_at, f.forecast_id) < ($2, $3)
+         ORDER BY f.requested_at DESC, f.forecast_id DESC LIMIT $4",
+    );
+    let tenant = tx.tenant_id().as_uuid();
+    let query = query.bind(tenant).bind(after.at).bind(after.id).bind(i64::from(limit) + 1);
+    let rows: Vec<ForecastSummary> = tx.all(query).await?;
+    Ok(Page::of(rows, limit, |row| PageKey { at: row.requested_at, id: row.forecast_id }))
+}

@@ -1,0 +1,214 @@
+//! Tenants and the people in them: sign-up, sign-in look-up, profile, the terms a tenant is on.
+//!
+//! Not for sessions, and not for hashing passwords: hashes come in and go out as PHC strings.
+
+use chrono::{DateTime, NaiveDate, Utc};
+use chrono_tz::Tz;
+use forecastle_domain::{BillingCalendar, Currency, Email, Period, Plan, Role, TenantId, UserId};
+use sqlx::FromRow;
+use uuid::Uuid;
+
+use crate::error::StoreError;
+use crate::pool::Db;
+use crate::scope::TenantTx;
+
+/// The constraint that a second account with one e-mail address breaks.
+pub const EMAIL_CONSTRAINT: &str = "users_email_key";
+
+/// A tenant to be, with its owner.
+pub struct NewTenant {
+    /// Its owner's id, made by the caller.
+    pub user_id: UserId,
+    /// The customer's name.
+    pub organization: String,
+    /// The plan it starts on.
+    pub plan: Plan,
+    /// What it is billed in, for ever.
+    pub currency: Currency,
+    /// Where its billing periods begin.
+    pub zone: Tz,
+    /// Parts per million, 0 to 1,000,000.
+    pub tax_rate_ppm: i64,
+    /// The provider's token for its payment method; required on a paid plan.
+    pub payment_token: Option<String>,
+    /// The owner's address.
+    pub email: Email,
+    /// The owner's name.
+    pub name: String,
+    /// PHC string of the owner's password.
+    pub password_hash: String,
+}
+
+/// Creates the tenant whose transaction this is, with its owner; its anchor is today in its own zone.
+///
+/// # Errors
+/// `Conflict` on [`EMAIL_CONSTRAINT`] if the address is taken, in whichever tenant.
+pub async fn sign_up(tx: &mut TenantTx, new: &NewTenant) -> Result<(), StoreError> {
+    let tenant = tx.tenant_id().as_uuid();
+    let (now,): (DateTime<Utc>,) = tx.one(sqlx::query_as("SELECT now()")).await?;
+    let anchor = BillingCalendar::from_sign_up(new.zone, now).anchor_date;
+    tx.execute(
+        sqlx::query(
+            "INSERT INTO app.tenants (tenant_id, organization, plan, currency, time_zone, tax_rate_ppm, anchor_date,
+                                      signed_up_at, payment_token)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+        )
+        .bind(tenant)
+        .bind(&new.organization)
+        .bind(new.plan.as_str())
+        .bind(new.currency.as_str())
+        .bind(new.zone.name())
+        .bind(new.tax_rate_ppm)
+        .bind(anchor)
+        .bind(now)
+        .bind(&new.payment_token),
+    )
+    .await?;
+    tx.execute(
+        sqlx::query(
+            "INSERT INTO app.users (tenant_id, user_id, email, name, password_hash, role, created_at)
+             VALUES ($1, $2, $3, $4, $5, $6, $7)",
+        )
+        .bind(tenant)
+        .bind(new.user_id.as_uuid())
+        .bind(new.email.as_str())
+        .bind(&new.name)
+        .bind(&new.password_hash)
+        .bind(Role::Owner.as_str())
+        .bind(now),
+    )
+    .await?;
+    Ok(())
+}
+
+/// What signing in needs to know about an address.
+#[derive(FromRow)]
+pub struct Credentials {
+    tenant_id: Uuid,
+    user_id: Uuid,
+    /// PHC string.
+    pub password_hash: String,
+}
+
+impl Credentials {
+    /// The user's tenant.
+    #[must_use]
+    pub fn tenant_id(&self) -> TenantId {
+        self.tenant_id.into()
+    }
+
+    /// The user.
+    #[must_use]
+    pub fn user_id(&self) -> UserId {
+        self.user_id.into()
+    }
+}
+
+/// Finds the account of an address, in whichever tenant; `None` if there is none.
+///
+/// # Errors
+/// As [`StoreError`] says.
+pub async fn credentials_by_email(db: &Db, email: &Email) -> Result<Option<Credentials>, StoreError> {
+    let query = sqlx::query_as("SELECT tenant_id, user_id, password_hash FROM app.auth_user_by_email($1)");
+    db.across_tenants().await?.optional(query.bind(email.as_str())).await
+}
+
+/// How many tenants there are, for the cap of the launch phase.
+///
+/// # Errors
+/// As [`StoreError`] says.
+pub async fn tenants_count(db: &Db) -> Result<u64, StoreError> {
+    let count: Option<i64> =
+        db.across_tenants().await?.scalar(sqlx::query_scalar("SELECT app.tenants_count()")).await?;
+    count.and_then(|count| u64::try_from(count).ok()).ok_or(StoreError::Corrupt { what: "tenants_count" })
+}
+
+/// A user as it sees itself.
+#[derive(Debug, FromRow)]
+pub struct Profile {
+    /// Its address.
+    pub email: String,
+    /// Its name.
+    pub name: String,
+    /// Its role, as stored.
+    pub role: String,
+    /// Its tenant's name.
+    pub organization: String,
+}
+
+/// A user of this tenant; `None` if there is none of that id.
+///
+/// # Errors
+/// As [`StoreError`] says.
+pub async fn profile(tx: &mut TenantTx, user: UserId) -> Result<Option<Profile>, StoreError> {
+    let query = sqlx::query_as(
+        "SELECT u.email, u.name, u.role, t.organization
+         FROM app.users u JOIN app.tenants t USING (tenant_id) WHERE u.tenant_id = $1 AND u.user_id = $2",
+    );
+    let tenant = tx.tenant_id().as_uuid();
+    tx.optional(query.bind(tenant).bind(user.as_uuid())).await
+}
+
+/// What a tenant has agreed to, and the billing period it is in.
+#[derive(Debug, Clone)]
+pub struct Terms {
+    /// The customer's name.
+    pub organization: String,
+    /// The plan in force.
+    pub plan: Plan,
+    /// What it is billed in.
+    pub currency: Currency,
+    /// The billing period that the transaction's time lies in.
+    pub period: Period,
+}
+
+#[derive(FromRow)]
+struct TermsRow {
+    organization: String,
+    plan: String,
+    currency: String,
+    time_zone: String,
+    anchor_date: NaiveDate,
+    now: DateTime<Utc>,
+}
+
+/// The tenant's terms at the transaction's time.
+///
+/// # Errors
+/// `NotFound` if the tenant does not exist; `Corrupt` if its row does not read.
+pub async fn terms(tx: &mut TenantTx) -> Result<Terms, StoreError> {
+    let query = sqlx::query_as(
+        "SELECT organization, plan, currency, time_zone, anchor_date, now() AS now
+         FROM app.tenants WHERE tenant_id = $1",
+    );
+    let tenant = tx.tenant_id().as_uuid();
+    let row: TermsRow = tx.one(query.bind(tenant)).await?;
+    terms_of(row)
+}
+
+/// The same, and nobody else changes the tenant's row or takes it so until this transaction ends:
+/// what is counted afterwards stays true.
+///
+/// # Errors
+/// As [`terms`].
+pub async fn terms_locked(tx: &mut TenantTx) -> Result<Terms, StoreError> {
+    let query = sqlx::query_as(
+        "SELECT organization, plan, currency, time_zone, anchor_date, now() AS now
+         FROM app.tenants WHERE tenant_id = $1 FOR NO KEY UPDATE",
+    );
+    let tenant = tx.tenant_id().as_uuid();
+    let row: TermsRow = tx.one(query.bind(tenant)).await?;
+    terms_of(row)
+}
+
+fn terms_of(row: TermsRow) -> Result<Terms, StoreError> {
+    let corrupt = |what| StoreError::Corrupt { what };
+    let zone = forecastle_domain::parse_zone(&row.time_zone).map_err(|_| corrupt("tenants.time_zone"))?;
+    let period = BillingCalendar::new(zone, row.anchor_date).period_containing(row.now);
+    Ok(Terms {
+        organization: row.organization,
+        plan: row.plan.parse().map_err(|_| corrupt("tenants.plan"))?,
+        currency: row.currency.parse().map_err(|_| corrupt("tenants.currency"))?,
+        period: period.ok_or_else(|| corrupt("tenants.anchor_date"))?,
+    })
+}

@@ -1,0 +1,1 @@
+//! Subscription invoices from draft to issue.

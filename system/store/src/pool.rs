@@ -1,0 +1,362 @@
+//! The bounded pool and the one way to hold one of its connections.
+//!
+//! Three things are bounded here that the driver leaves open: waiting for a connection, waiting for
+//! an answer, and giving a connection back. A caller whose future is dropped never leaves a
+//! transaction behind: connections are fetched and transactions opened in a task of their own, and
+//! a connection that is let go in the middle is rolled back, or thrown away when that does not
+//! succeed in time.
+
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::pool::PoolConnection;
+use sqlx::postgres::{PgArguments, PgConnectOptions, PgConnection, PgPool, PgPoolOptions, PgRow};
+use sqlx::query::{Query, QueryAs, QueryScalar};
+use sqlx::{AssertSqlSafe, Connection, Executor, FromRow, Postgres};
+use tokio::time::{Instant, timeout};
+
+use crate::error::{StoreError, UnavailableReason};
+
+/// A prepared statement with its arguments.
+pub type PgQuery<'q> = Query<'q, Postgres, PgArguments>;
+/// The same, its rows read as `T`.
+pub type PgQueryAs<'q, T> = QueryAs<'q, Postgres, T, PgArguments>;
+/// The same, the first column of its rows read as `T`.
+pub type PgQueryScalar<'q, T> = QueryScalar<'q, Postgres, T, PgArguments>;
+
+/// How much longer the client waits than the server's own statement limit, so that the server's
+/// answer, which keeps the connection usable, normally comes first.
+const CLIENT_GRACE: Duration = Duration::from_millis(500);
+
+/// How a process connects; every limit is a setting.
+#[derive(Clone)]
+pub struct DbOptions {
+    /// `postgres://user:password@host:port/database`; never logged.
+    pub database_url: String,
+    /// Most connections this process holds.
+    pub max_connections: u32,
+    /// Longest wait for a connection.
+    pub acquire_timeout: Duration,
+    /// The server ends a statement after this time.
+    pub statement_timeout: Duration,
+    /// The server gives up waiting for a lock after this time.
+    pub lock_timeout: Duration,
+    /// The server ends a transaction that is silent for this time.
+    pub idle_in_transaction_timeout: Duration,
+    /// Shown in `pg_stat_activity`: the process's name, no tenant.
+    pub application_name: String,
+}
+
+impl DbOptions {
+    /// The defaults: 50 connections, 2 s to get one, 4 s a statement, 2 s a lock, 10 s of silence.
+    #[must_use]
+    pub fn new(database_url: impl Into<String>, application_name: impl Into<String>) -> Self {
+        Self {
+            database_url: database_url.into(),
+            max_connections: 50,
+            acquire_timeout: Duration::from_secs(2),
+            statement_timeout: Duration::from_secs(4),
+            lock_timeout: Duration::from_secs(2),
+            idle_in_transaction_timeout: Duration::from_secs(10),
+            application_name: application_name.into(),
+        }
+    }
+
+    pub(crate) fn connect_options(&self) -> Result<PgConnectOptions, StoreError> {
+        let options = PgConnectOptions::from_str(&self.database_url)
+            .map_err(|_| StoreError::Refused { code: "database_url".to_owned() })?;
+        Ok(options.application_name(&self.application_name).options([
+            ("search_path", "app".to_owned()),
+            ("timezone", "UTC".to_owned()),
+            ("statement_timeout", self.statement_timeout.as_millis().to_string()),
+            ("lock_timeout", self.lock_timeout.as_millis().to_string()),
+            ("idle_in_transaction_session_timeout", self.idle_in_transaction_timeout.as_millis().to_string()),
+        ]))
+    }
+}
+
+/// A moment's view of the pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PoolStats {
+    /// The limit.
+    pub max: u32,
+    /// Connections open or being opened.
+    pub open: u32,
+    /// Of those, the ones nobody uses.
+    pub idle: u32,
+}
+
+/// One process's access to PostgreSQL. Cheap to clone. Tables are reached through [`Db::tenant`].
+#[derive(Clone)]
+pub struct Db {
+    pool: PgPool,
+    options: Arc<DbOptions>,
+}
+
+impl Db {
+    /// Prepares a pool; connects only when first used, so a dead server delays no start.
+    ///
+    /// # Errors
+    /// `Refused` if the address does not parse.
+    pub fn open(options: DbOptions) -> Result<Self, StoreError> {
+        let pool = PgPoolOptions::new()
+            .max_connections(options.max_connections)
+            .acquire_timeout(options.acquire_timeout)
+            // A stale connection shows at BEGIN, which is tried again; a ping would cost a trip each time.
+            .test_before_acquire(false)
+            .idle_timeout(Duration::from_secs(300))
+            .max_lifetime(Duration::from_secs(1800))
+            .connect_lazy_with(options.connect_options()?);
+        Ok(Self { pool, options: Arc::new(options) })
+    }
+
+    /// Whether the server answers: one trip over a pooled connection.
+    ///
+    /// # Errors
+    /// `Unavailable` or `Timeout`.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        self.lease("SELECT 1".to_owned(), false).await.map(drop)
+    }
+
+    /// Counts for metrics and for tests.
+    #[must_use]
+    pub fn stats(&self) -> PoolStats {
+        PoolStats {
+            max: self.options.max_connections,
+            open: self.pool.size(),
+            idle: u32::try_from(self.pool.num_idle()).unwrap_or(u32::MAX),
+        }
+    }
+
+    /// Closes idle connections and waits, at most `limit`, for the others to come back.
+    pub async fn close(&self, limit: Duration) {
+        let _ = timeout(limit, self.pool.close()).await;
+    }
+
+    pub(crate) fn options(&self) -> &DbOptions {
+        &self.options
+    }
+
+    /// A connection for one statement outside any tenant: only the functions of migration 0003.
+    pub(crate) async fn across_tenants(&self) -> Result<Lease, StoreError> {
+        self.lease(String::new(), false).await
+    }
+
+    /// Fetches a connection and runs `opening` on it (a simple-protocol message, may be empty), both
+    /// in a task of their own. A connection that turns out to be broken is replaced, as long as the
+    /// time to acquire lasts.
+    pub(crate) async fn lease(&self, opening: String, in_transaction: bool) -> Result<Lease, StoreError> {
+        let db = self.clone();
+        let task = tokio::spawn(async move { db.lease_in_own_task(opening, in_transaction).await });
+        match task.await {
+            Ok(lease) => lease,
+            Err(_) => Err(StoreError::unavailable(UnavailableReason::Unreachable)),
+        }
+    }
+
+    async fn lease_in_own_task(&self, opening: String, in_transaction: bool) -> Result<Lease, StoreError> {
+        let deadline = Instant::now() + self.options.acquire_timeout;
+        // One try for each connection that may have gone stale, and one for a new one.
+        for _ in 0..=self.options.max_connections {
+            let mut lease = self.acquire(deadline).await?;
+            if opening.is_empty() {
+                return Ok(lease);
+            }
+            lease.in_transaction = in_transaction;
+            match lease.simple(opening.clone()).await {
+                Ok(()) => return Ok(lease),
+                Err(StoreError::Unavailable { reason: UnavailableReason::Unreachable })
+                    if Instant::now() < deadline =>
+                {
+                    lease.discard()
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Err(StoreError::unavailable(UnavailableReason::Unreachable))
+    }
+
+    async fn acquire(&self, deadline: Instant) -> Result<Lease, StoreError> {
+        let wait = deadline.saturating_duration_since(Instant::now()) + CLIENT_GRACE;
+        match timeout(wait, self.pool.acquire()).await {
+            Ok(Ok(connection)) => Ok(Lease {
+                connection: Some(connection),
+                limit: self.options.statement_timeout + CLIENT_GRACE,
+                in_flight: false,
+                in_transaction: false,
+                failed: false,
+            }),
+            Ok(Err(sqlx::Error::PoolTimedOut)) | Err(_) => {
+                let stats = self.stats();
+                // The driver says the same for "all in use" and for "nobody answers".
+                let reason = if stats.open >= stats.max {
+                    UnavailableReason::PoolExhausted
+                } else {
+                    UnavailableReason::Unreachable
+                };
+                metrics::counter!("forecastle_pool_refusals_total", "reason" => reason.as_str()).increment(1);
+                Err(StoreError::unavailable(reason))
+            }
+            Ok(Err(error)) => Err(error.into()),
+        }
+    }
+}
+
+impl std::fmt::Debug for Db {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Db").field("stats", &self.stats()).finish()
+    }
+}
+
+/// One connection, held. Dropping it gives it back clean or throws it away, within its limit.
+pub(crate) struct Lease {
+    connection: Option<PoolConnection<Postgres>>,
+    limit: Duration,
+    in_flight: bool,
+    in_transaction: bool,
+    failed: bool,
+}
+
+impl Lease {
+    pub(crate) async fn execute(&mut self, query: PgQuery<'_>) -> Result<u64, StoreError> {
+        let (limit, connection) = self.start()?;
+        let answer = timeout(limit, query.execute(connection)).await;
+        self.settle(answer).map(|done| done.rows_affected())
+    }
+
+    pub(crate) async fn all<T>(&mut self, query: PgQueryAs<'_, T>) -> Result<Vec<T>, StoreError>
+    where
+        T: Send + Unpin + for<'r> FromRow<'r, PgRow>,
+    {
+        let (limit, connection) = self.start()?;
+        let answer = timeout(limit, query.fetch_all(connection)).await;
+        self.settle(answer)
+    }
+
+    pub(crate) async fn optional<T>(&mut self, query: PgQueryAs<'_, T>) -> Result<Option<T>, StoreError>
+    where
+        T: Send + Unpin + for<'r> FromRow<'r, PgRow>,
+    {
+        let (limit, connection) = self.start()?;
+        let answer = timeout(limit, query.fetch_optional(connection)).await;
+        self.settle(answer)
+    }
+
+    pub(crate) async fn scalar<T>(&mut self, query: PgQueryScalar<'_, T>) -> Result<Option<T>, StoreError>
+    where
+        T: Send + Unpin,
+        (T,): for<'r> FromRow<'r, PgRow>,
+    {
+        let (limit, connection) = self.start()?;
+        let answer = timeout(limit, query.fetch_optional(connection)).await;
+        self.settle(answer)
+    }
+
+    /// Statements without arguments, as one message.
+    pub(crate) async fn simple(&mut self, statements: String) -> Result<(), StoreError> {
+        let (limit, connection) = self.start()?;
+        let answer = timeout(limit, connection.execute(sqlx::raw_sql(AssertSqlSafe(statements)))).await;
+        self.settle(answer).map(|_| ())
+    }
+
+    /// Commits in a task of its own: a caller that goes away does not interrupt it.
+    pub(crate) async fn commit(mut self) -> Result<(), StoreError> {
+        if self.failed {
+            // PostgreSQL would answer COMMIT of a failed transaction with a ROLLBACK and no error.
+            return Err(StoreError::Refused { code: "25P02".to_owned() });
+        }
+        let task = tokio::spawn(async move {
+            let outcome = self.simple("COMMIT".to_owned()).await;
+            match outcome {
+                Ok(()) => {
+                    self.in_transaction = false;
+                    Ok(())
+                }
+                // The server never answered, or the link broke: it may have been done.
+                Err(StoreError::Timeout | StoreError::Unavailable { .. }) if self.connection.is_none() => {
+                    Err(StoreError::CommitUnknown)
+                }
+                Err(error) => Err(error),
+            }
+        });
+        task.await.unwrap_or(Err(StoreError::CommitUnknown))
+    }
+
+    fn start(&mut self) -> Result<(Duration, &mut PgConnection), StoreError> {
+        let connection =
+            self.connection.as_mut().ok_or_else(|| StoreError::unavailable(UnavailableReason::Unreachable))?;
+        self.in_flight = true;
+        Ok((self.limit, connection))
+    }
+
+    fn settle<T>(
+        &mut self,
+        answer: Result<Result<T, sqlx::Error>, tokio::time::error::Elapsed>,
+    ) -> Result<T, StoreError> {
+        self.in_flight = false;
+        match answer {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(error)) => {
+                self.failed = true;
+                let error = StoreError::from(error);
+                let gone = matches!(error, StoreError::Unavailable { reason: UnavailableReason::Unreachable });
+                if gone {
+                    self.discard();
+                }
+                Err(error)
+            }
+            Err(_) => {
+                self.failed = true;
+                self.discard();
+                Err(StoreError::Timeout)
+            }
+        }
+    }
+
+    /// Closes the socket at once; the pool may open another connection in its place.
+    fn discard(&mut self) {
+        if let Some(connection) = self.connection.take() {
+            drop(connection.detach());
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let Some(mut connection) = self.connection.take() else {
+            return;
+        };
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+            drop(connection.detach());
+            return;
+        };
+        let (limit, unclean) = (self.limit, self.in_flight || self.in_transaction);
+        runtime.spawn(async move {
+            if unclean {
+                // A statement that was let go in the middle is waited for by the driver first.
+                let rollback = connection.execute(sqlx::raw_sql("ROLLBACK"));
+                if !matches!(timeout(limit, rollback).await, Ok(Ok(_))) {
+                    drop(connection.detach());
+                    return;
+                }
+            }
+            // Ends with a ping; bounded, since on a dead link it would keep the permit for ever.
+            let _ = timeout(limit, connection.return_to_pool()).await;
+        });
+    }
+}
+
+/// A connection of its own, outside the pool, for administration (migrations, bulk loading).
+///
+/// # Errors
+/// `Refused` for a bad address, else as the server says.
+pub(crate) async fn connect_once(database_url: &str) -> Result<PgConnection, StoreError> {
+    let options = PgConnectOptions::from_str(database_url)
+        .map_err(|_| StoreError::Refused { code: "database_url".to_owned() })?
+        .application_name("forecastle-admin");
+    timeout(Duration::from_secs(10), PgConnection::connect_with(&options))
+        .await
+        .map_err(|_| StoreError::unavailable(UnavailableReason::Unreachable))?
+        .map_err(StoreError::from)
+}

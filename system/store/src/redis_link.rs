@@ -1,0 +1,132 @@
+//! The link to Redis: bounded, rebuilt when it goes silent, and cut off for a while when it keeps failing.
+//!
+//! The driver's manager reconnects after an error but never after silence: behind a link that swallows
+//! packets it would time out for ever. So silence is counted here, and the manager replaced.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use redis::aio::{ConnectionManager, ConnectionManagerConfig};
+use redis::{Client, Cmd, FromRedisValue, ScriptInvocation};
+
+use crate::cache::CacheUnavailable;
+
+/// Time-outs in a row after which the connection is built anew.
+const SILENT_IN_A_ROW_MAX: u32 = 3;
+/// Failures in a row after which Redis is left alone for `OPEN_FOR`.
+const FAILURES_IN_A_ROW_MAX: u32 = 5;
+/// How long the breaker stays open before one caller may try.
+const OPEN_FOR: Duration = Duration::from_millis(500);
+
+pub(crate) struct RedisLink {
+    client: Client,
+    timeout: Duration,
+    manager: ArcSwap<ConnectionManager>,
+    silent_in_a_row: AtomicU32,
+    failures_in_a_row: AtomicU32,
+    open_until: Mutex<Option<Instant>>,
+}
+
+impl RedisLink {
+    pub(crate) fn open(url: &str, timeout: Duration) -> Result<Self, CacheUnavailable> {
+        let client = Client::open(url).map_err(|_| CacheUnavailable::BadAddress)?;
+        let manager = lazy_manager(&client, timeout)?;
+        Ok(Self {
+            client,
+            timeout,
+            manager: ArcSwap::from_pointee(manager),
+            silent_in_a_row: AtomicU32::new(0),
+            failures_in_a_row: AtomicU32::new(0),
+            open_until: Mutex::new(None),
+        })
+    }
+
+    pub(crate) async fn command<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, CacheUnavailable> {
+        self.admit()?;
+        let mut manager = ConnectionManager::clone(&self.manager.load());
+        let answer = tokio::time::timeout(self.timeout, command.query_async(&mut manager)).await;
+        self.settle(answer)
+    }
+
+    pub(crate) async fn script<T: FromRedisValue>(&self, script: &ScriptInvocation<'_>) -> Result<T, CacheUnavailable> {
+        self.admit()?;
+        let mut manager = ConnectionManager::clone(&self.manager.load());
+        let answer = tokio::time::timeout(self.timeout, script.invoke_async(&mut manager)).await;
+        self.settle(answer)
+    }
+
+    pub(crate) fn is_cut_off(&self) -> bool {
+        self.lock_breaker().is_some_and(|until| Instant::now() < until)
+    }
+
+    /// Lets a call through unless the breaker is open; after its time one caller at a time tries.
+    fn admit(&self) -> Result<(), CacheUnavailable> {
+        let mut open_until = self.lock_breaker();
+        match *open_until {
+            Some(until) if Instant::now() < until => Err(CacheUnavailable::CutOff),
+            Some(_) => {
+                // This caller tries; the others stay out until it has an answer or the time is over.
+                *open_until = Some(Instant::now() + OPEN_FOR.max(self.timeout));
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn settle<T>(
+        &self,
+        answer: Result<redis::RedisResult<T>, tokio::time::error::Elapsed>,
+    ) -> Result<T, CacheUnavailable> {
+        let error = match answer {
+            Ok(Ok(value)) => {
+                self.silent_in_a_row.store(0, Ordering::Relaxed);
+                if self.failures_in_a_row.swap(0, Ordering::Relaxed) > 0 {
+                    *self.lock_breaker() = None;
+                }
+                return Ok(value);
+            }
+            Ok(Err(error)) if error.is_timeout() => CacheUnavailable::Timeout,
+            Ok(Err(error)) => {
+                tracing::debug!(kind = ?error.kind(), "redis refused");
+                CacheUnavailable::Failed
+            }
+            Err(_) => CacheUnavailable::Timeout,
+        };
+        metrics::counter!("forecastle_redis_failures_total", "kind" => error.as_str()).increment(1);
+        if error == CacheUnavailable::Timeout {
+            let silent = self.silent_in_a_row.fetch_add(1, Ordering::Relaxed) + 1;
+            if silent.is_multiple_of(SILENT_IN_A_ROW_MAX) {
+                self.rebuild();
+            }
+        } else {
+            self.silent_in_a_row.store(0, Ordering::Relaxed);
+        }
+        if self.failures_in_a_row.fetch_add(1, Ordering::Relaxed) + 1 >= FAILURES_IN_A_ROW_MAX {
+            *self.lock_breaker() = Some(Instant::now() + OPEN_FOR);
+        }
+        Err(error)
+    }
+
+    fn rebuild(&self) {
+        if let Ok(manager) = lazy_manager(&self.client, self.timeout) {
+            self.manager.store(std::sync::Arc::new(manager));
+            metrics::counter!("forecastle_redis_rebuilds_total").increment(1);
+        }
+    }
+
+    fn lock_breaker(&self) -> std::sync::MutexGuard<'_, Option<Instant>> {
+        self.open_until.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+fn lazy_manager(client: &Client, timeout: Duration) -> Result<ConnectionManager, CacheUnavailable> {
+    let config = ConnectionManagerConfig::new()
+        .set_response_timeout(Some(timeout))
+        .set_connection_timeout(Some(timeout))
+        .set_number_of_retries(1)
+        .set_min_delay(Duration::from_millis(20))
+        .set_max_delay(Duration::from_millis(100));
+    ConnectionManager::new_lazy_with_config(client.clone(), config).map_err(|_| CacheUnavailable::BadAddress)
+}

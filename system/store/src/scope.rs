@@ -1,0 +1,124 @@
+//! The tenant scope: SQL on tenant tables cannot be run without one.
+//!
+//! The tenant is set locally in the transaction, in the same message as BEGIN, and dies with it.
+//! Row-level security does the rest; a query here needs no `WHERE tenant_id`, but has one anyway
+//! where an index wants it.
+
+use forecastle_domain::TenantId;
+use sqlx::FromRow;
+use sqlx::postgres::PgRow;
+
+use crate::error::StoreError;
+use crate::pool::{Db, Lease, PgQuery, PgQueryAs, PgQueryScalar};
+
+/// The right to open transactions for one tenant.
+#[derive(Clone)]
+pub struct TenantScope {
+    db: Db,
+    tenant_id: TenantId,
+}
+
+impl Db {
+    /// The scope of one tenant. The id must come from an authenticated session, a claimed job or the
+    /// list of tenants to bill, never from a request's own fields.
+    #[must_use]
+    pub fn tenant(&self, tenant_id: TenantId) -> TenantScope {
+        TenantScope { db: self.clone(), tenant_id }
+    }
+}
+
+impl TenantScope {
+    /// Whose scope this is.
+    #[must_use]
+    pub const fn tenant_id(&self) -> TenantId {
+        self.tenant_id
+    }
+
+    /// Opens a transaction: one trip. Safe to cancel.
+    ///
+    /// # Errors
+    /// `Unavailable` (with the pool being exhausted as a reason of its own) or `Timeout`.
+    pub async fn begin(&self) -> Result<TenantTx, StoreError> {
+        // A UUID's text form holds hex digits and hyphens only, so it is safe inside the quotes.
+        let opening = format!("BEGIN; SELECT set_config('app.tenant', '{}', true)", self.tenant_id);
+        Ok(TenantTx { lease: self.db.lease(opening, true).await?, tenant_id: self.tenant_id })
+    }
+}
+
+/// An open transaction of one tenant. Dropped without [`TenantTx::commit`], it is rolled back.
+///
+/// Call nobody else while it is open: no Redis, no provider, no second transaction.
+pub struct TenantTx {
+    lease: Lease,
+    tenant_id: TenantId,
+}
+
+impl TenantTx {
+    /// Whose transaction this is.
+    #[must_use]
+    pub const fn tenant_id(&self) -> TenantId {
+        self.tenant_id
+    }
+
+    /// Runs a statement; the number of rows it touched.
+    ///
+    /// # Errors
+    /// As [`StoreError`] says; after any error the transaction can only be dropped.
+    pub async fn execute(&mut self, query: PgQuery<'_>) -> Result<u64, StoreError> {
+        self.lease.execute(query).await
+    }
+
+    /// Every row, in the statement's order.
+    ///
+    /// # Errors
+    /// As [`StoreError`] says; after any error the transaction can only be dropped.
+    pub async fn all<T>(&mut self, query: PgQueryAs<'_, T>) -> Result<Vec<T>, StoreError>
+    where
+        T: Send + Unpin + for<'r> FromRow<'r, PgRow>,
+    {
+        self.lease.all(query).await
+    }
+
+    /// The first row, if there is one.
+    ///
+    /// # Errors
+    /// As [`StoreError`] says; after any error the transaction can only be dropped.
+    pub async fn optional<T>(&mut self, query: PgQueryAs<'_, T>) -> Result<Option<T>, StoreError>
+    where
+        T: Send + Unpin + for<'r> FromRow<'r, PgRow>,
+    {
+        self.lease.optional(query).await
+    }
+
+    /// The first row.
+    ///
+    /// # Errors
+    /// `NotFound` if there is none; else as [`StoreError`] says.
+    pub async fn one<T>(&mut self, query: PgQueryAs<'_, T>) -> Result<T, StoreError>
+    where
+        T: Send + Unpin + for<'r> FromRow<'r, PgRow>,
+    {
+        self.optional(query).await?.ok_or(StoreError::NotFound)
+    }
+
+    /// The first column of the first row, if there is one.
+    ///
+    /// # Errors
+    /// As [`StoreError`] says; after any error the transaction can only be dropped.
+    pub async fn scalar<T>(&mut self, query: PgQueryScalar<'_, T>) -> Result<Option<T>, StoreError>
+    where
+        T: Send + Unpin,
+        (T,): for<'r> FromRow<'r, PgRow>,
+    {
+        self.lease.scalar(query).await
+    }
+
+    /// Commits. Runs to its end even if the caller goes away.
+    ///
+    /// # Errors
+    /// `CommitUnknown` if the answer was lost; `Refused` if a statement had failed before (nothing was
+    /// written) or a deferred constraint refuses the whole.
+    pub async fn commit(self) -> Result<(), StoreError> {
+        self.lease.commit().await
+    }
+}

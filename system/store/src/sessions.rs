@@ -1,0 +1,292 @@
+//! Sessions and the families of refresh tokens that belong to them. PostgreSQL is the truth here.
+//!
+//! Law: a family has one live token. A token that was already exchanged answers again only within
+//! the grace, and then with the newest token of its own line; after that it ends the whole family.
+//! Only hashes of tokens are stored.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use forecastle_domain::{Role, SessionId, TenantId, UserId};
+use sha2::{Digest as _, Sha256};
+use sqlx::FromRow;
+use uuid::Uuid;
+
+use crate::error::StoreError;
+use crate::pool::Db;
+use crate::scope::TenantTx;
+
+/// Successors followed from a token presented within its grace; a longer line is a new token.
+const LINE_LENGTH_MAX: usize = 64;
+
+/// The 32 random bytes a client holds. Neither shown nor stored.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct RefreshSecret(pub [u8; 32]);
+
+impl RefreshSecret {
+    /// What is stored in its place.
+    #[must_use]
+    pub fn hash(&self) -> [u8; 32] {
+        Sha256::digest(self.0).into()
+    }
+}
+
+impl std::fmt::Debug for RefreshSecret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("RefreshSecret(hidden)")
+    }
+}
+
+/// Opens a session with the first token of its family.
+///
+/// # Errors
+/// As [`StoreError`] says.
+pub async fn open(
+    tx: &mut TenantTx,
+    session: SessionId,
+    user: UserId,
+    secret: &RefreshSecret,
+    session_ttl: Duration,
+    refresh_ttl: Duration,
+) -> Result<(), StoreError> {
+    let tenant = tx.tenant_id().as_uuid();
+    tx.execute(
+        sqlx::query(
+            "INSERT INTO app.sessions (tenant_id, session_id, user_id, created_at, expires_at)
+             VALUES ($1, $2, $3, now(), now() + $4 * interval '1 millisecond')",
+        )
+        .bind(tenant)
+        .bind(session.as_uuid())
+        .bind(user.as_uuid())
+        .bind(milliseconds(session_ttl)),
+    )
+    .await?;
+    insert_token(tx, session, secret, None, refresh_ttl).await
+}
+
+/// A session that neither ended nor was revoked, as PostgreSQL says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LiveSession {
+    /// Whose it is.
+    pub user_id: UserId,
+    /// The user's role now.
+    pub role: Role,
+    /// When it ends by itself.
+    pub expires_at: DateTime<Utc>,
+}
+
+#[derive(FromRow)]
+struct LiveRow {
+    user_id: Uuid,
+    role: String,
+    expires_at: DateTime<Utc>,
+}
+
+/// The session, if it is live now; `None` if it is revoked, over, or not this tenant's.
+///
+/// # Errors
+/// As [`StoreError`] says: the caller may not read an error as either answer.
+pub async fn live(tx: &mut TenantTx, session: SessionId) -> Result<Option<LiveSession>, StoreError> {
+    let query = sqlx::query_as(
+        "SELECT s.user_id, u.role, s.expires_at FROM app.sessions s JOIN app.users u USING (tenant_id, user_id)
+         WHERE s.tenant_id = $1 AND s.session_id = $2 AND s.revoked_at IS NULL AND s.expires_at > now()",
+    );
+    let tenant = tx.tenant_id().as_uuid();
+    let row: Option<LiveRow> = tx.optional(query.bind(tenant).bind(session.as_uuid())).await?;
+    row.map(|row| {
+        let role = row.role.parse().map_err(|_| StoreError::Corrupt { what: "users.role" })?;
+        Ok(LiveSession { user_id: row.user_id.into(), role, expires_at: row.expires_at })
+    })
+    .transpose()
+}
+
+/// Revokes a session; whether it was live until now. Its tokens die with it.
+///
+/// # Errors
+/// As [`StoreError`] says.
+pub async fn revoke(tx: &mut TenantTx, session: SessionId) -> Result<bool, StoreError> {
+    let query = sqlx::query(
+        "UPDATE app.sessions SET revoked_at = clock_timestamp()
+         WHERE tenant_id = $1 AND session_id = $2 AND revoked_at IS NULL",
+    );
+    let tenant = tx.tenant_id().as_uuid();
+    Ok(tx.execute(query.bind(tenant).bind(session.as_uuid())).await? == 1)
+}
+
+/// What became of a refresh token that was presented. Committed already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refreshed {
+    /// It was good: this is the one that follows it.
+    Successor {
+        /// The family's tenant.
+        tenant_id: TenantId,
+        /// Whose session it is.
+        user_id: UserId,
+        /// The family's session.
+        session_id: SessionId,
+        /// The family's only live token.
+        secret: RefreshSecret,
+    },
+    /// Nobody's, expired, or of a session that is over.
+    Refused,
+    /// It had been exchanged longer ago than the grace: somebody else has it. The session is revoked.
+    FamilyEnded {
+        /// The family's tenant.
+        tenant_id: TenantId,
+        /// The session that has just been revoked.
+        session_id: SessionId,
+    },
+}
+
+/// How refresh tokens follow each other.
+#[derive(Clone, Copy)]
+pub struct Rotation<'a> {
+    /// The token that follows another; must be unpredictable without the caller's key.
+    pub successor: &'a (dyn Fn(&RefreshSecret) -> RefreshSecret + Sync),
+    /// How long an exchanged token still answers with its line.
+    pub grace: Duration,
+    /// Lifetime of a new token.
+    pub ttl: Duration,
+}
+
+#[derive(FromRow)]
+struct Family {
+    user_id: Uuid,
+    is_over: bool,
+}
+
+#[derive(FromRow)]
+struct Token {
+    is_exchanged: bool,
+    is_past_grace: bool,
+    is_expired: bool,
+}
+
+/// Exchanges a refresh token in one transaction under the session's row lock.
+///
+/// # Errors
+/// As [`StoreError`] says; nothing is known about the token then.
+pub async fn refresh(
+    db: &Db,
+    presented: &RefreshSecret,
+    rotation: Rotation<'_>,
+) -> Result<Refreshed, StoreError> {
+    let query = sqlx::query_as("SELECT tenant_id, session_id FROM app.auth_refresh_token($1)");
+    let hash = presented.hash();
+    let found: Option<(Uuid, Uuid)> = db.across_tenants().await?.optional(query.bind(hash.as_slice())).await?;
+    let Some((tenant, session)) = found else { return Ok(Refreshed::Refused) };
+    let (tenant_id, session_id) = (TenantId::from_uuid(tenant), SessionId::from_uuid(session));
+
+    let mut tx = db.tenant(tenant_id).begin().await?;
+    let family = lock_family(&mut tx, session_id).await?;
+    let Some(token) = read_token(&mut tx, presented, rotation.grace).await? else { return Ok(Refreshed::Refused) };
+    if family.is_over {
+        return Ok(Refreshed::Refused);
+    }
+    if token.is_past_grace {
+        revoke(&mut tx, session_id).await?;
+        tx.commit().await?;
+        return Ok(Refreshed::FamilyEnded { tenant_id, session_id });
+    }
+    if token.is_expired {
+        return Ok(Refreshed::Refused);
+    }
+    let secret = if token.is_exchanged {
+        newest_of_line(&mut tx, session_id, presented, rotation).await?
+    } else {
+        exchange(&mut tx, session_id, presented, rotation).await?
+    };
+    tx.commit().await?;
+    Ok(Refreshed::Successor { tenant_id, user_id: family.user_id.into(), session_id, secret })
+}
+
+/// Everybody who refreshes in this family waits here for their turn.
+async fn lock_family(tx: &mut TenantTx, session: SessionId) -> Result<Family, StoreError> {
+    let query = sqlx::query_as(
+        "SELECT user_id, (revoked_at IS NOT NULL OR expires_at <= clock_timestamp()) AS is_over
+         FROM app.sessions WHERE tenant_id = $1 AND session_id = $2 FOR NO KEY UPDATE",
+    );
+    let tenant = tx.tenant_id().as_uuid();
+    tx.one(query.bind(tenant).bind(session.as_uuid())).await
+}
+
+async fn read_token(
+    tx: &mut TenantTx,
+    secret: &RefreshSecret,
+    grace: Duration,
+) -> Result<Option<Token>, StoreError> {
+    let query = sqlx::query_as(
+        "SELECT rotated_at IS NOT NULL AS is_exchanged,
+                coalesce(rotated_at + $3 * interval '1 millisecond' < clock_timestamp(), false) AS is_past_grace,
+                expires_at <= clock_timestamp() AS is_expired
+         FROM app.refresh_tokens WHERE tenant_id = $1 AND token_hash = $2",
+    );
+    let (tenant, hash) = (tx.tenant_id().as_uuid(), secret.hash());
+    tx.optional(query.bind(tenant).bind(hash.as_slice()).bind(milliseconds(grace))).await
+}
+
+async fn exchange(
+    tx: &mut TenantTx,
+    session: SessionId,
+    parent: &RefreshSecret,
+    rotation: Rotation<'_>,
+) -> Result<RefreshSecret, StoreError> {
+    let child = (rotation.successor)(parent);
+    let query = sqlx::query(
+        "UPDATE app.refresh_tokens SET rotated_at = clock_timestamp()
+         WHERE tenant_id = $1 AND token_hash = $2 AND rotated_at IS NULL",
+    );
+    let (tenant, hash) = (tx.tenant_id().as_uuid(), parent.hash());
+    if tx.execute(query.bind(tenant).bind(hash.as_slice())).await? != 1 {
+        return Err(StoreError::Corrupt { what: "refresh_tokens.rotated_at" });
+    }
+    insert_token(tx, session, &child, Some(parent), rotation.ttl).await?;
+    Ok(child)
+}
+
+/// Follows the line from an exchanged token to the one that is live. Where it was exchanged under
+/// another signing key its successors cannot be told again, and it gets one more child.
+async fn newest_of_line(
+    tx: &mut TenantTx,
+    session: SessionId,
+    presented: &RefreshSecret,
+    rotation: Rotation<'_>,
+) -> Result<RefreshSecret, StoreError> {
+    let mut newest = *presented;
+    for _ in 0..LINE_LENGTH_MAX {
+        let child = (rotation.successor)(&newest);
+        match read_token(tx, &child, rotation.grace).await? {
+            Some(token) if token.is_exchanged => newest = child,
+            Some(_) => return Ok(child),
+            None => {
+                insert_token(tx, session, &child, Some(presented), rotation.ttl).await?;
+                return Ok(child);
+            }
+        }
+    }
+    Err(StoreError::Corrupt { what: "refresh_tokens line too long" })
+}
+
+async fn insert_token(
+    tx: &mut TenantTx,
+    session: SessionId,
+    secret: &RefreshSecret,
+    parent: Option<&RefreshSecret>,
+    ttl: Duration,
+) -> Result<(), StoreError> {
+    let query = sqlx::query(
+        "INSERT INTO app.refresh_tokens (tenant_id, token_hash, session_id, parent_hash, issued_at, expires_at)
+         VALUES ($1, $2, $3, $4, clock_timestamp(), clock_timestamp() + $5 * interval '1 millisecond')",
+    );
+    let (tenant, hash) = (tx.tenant_id().as_uuid(), secret.hash());
+    let parent = parent.map(|parent| parent.hash().to_vec());
+    tx.execute(
+        query.bind(tenant).bind(hash.as_slice()).bind(session.as_uuid()).bind(parent).bind(milliseconds(ttl)),
+    )
+    .await?;
+    Ok(())
+}
+
+fn milliseconds(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
