@@ -4,6 +4,11 @@
 //! Where both sigmas are 0 nothing is drawn: then either null or a block in which every figure
 //! is the exact one and every standard error 0 is right (the specification leaves both open).
 //!
+//! A sample estimates its own standard error, and badly where the tail is heavy: of 1,000 draws
+//! of one log-normal factor, none of 3,000 samples broke the law at sigma 1.5, 3 in 1,000 did
+//! at sigma 2 and 56 in 1,000 at 2.83 (both sigmas 2, multiplied). A workload that is to prove
+//! something stays at 0.5 or below.
+//!
 //! Re-derived from the specification on purpose: do not deduplicate against the system.
 
 use num_bigint::BigInt;
