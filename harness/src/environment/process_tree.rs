@@ -1,0 +1,165 @@
+//! Ends whole families of processes: a leader, its group, its descendants, its orphans.
+//!
+//! An orphan is recognised by its working directory: PostgreSQL's children lead sessions of their
+//! own and lose their parent when it is killed, but they stay in the data directory. For Linux.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+use nogo_faults::process::ProcessIdentity;
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+
+/// Time that killed processes may take to disappear; an exit of PostgreSQL's children takes
+/// milliseconds, writing back a loaded disk may hold one up.
+const GONE_LIMIT: Duration = Duration::from_secs(10);
+
+/// Sends `signal` to the process if it is still this one.
+pub fn signal(identity: ProcessIdentity, signal: Signal) {
+    if let Some(pid) = raw_pid(identity) {
+        // It may have ended since: then there is nobody left to tell.
+        let _ = kill_process(pid, signal);
+    }
+}
+
+/// Kills the process, its group and its descendants and, if a folder is given, every process
+/// whose working directory lies below it; waits until all are gone. Blocks.
+///
+/// # Errors
+/// If some of them outlive the limit of ten seconds.
+pub fn kill_tree(leader: ProcessIdentity, folder: Option<&Path>) -> Result<()> {
+    let mut doomed = BTreeSet::new();
+    let deadline = Instant::now() + GONE_LIMIT;
+    loop {
+        if leader.alive() {
+            doomed.insert(leader);
+            // Stopped first, so that it starts no further child while they are collected.
+            signal(leader, Signal::STOP);
+            doomed.extend(descendants(leader.pid));
+            if let Some(pid) = raw_pid(leader) {
+                let _ = kill_process_group(pid, Signal::KILL);
+            }
+        }
+        if let Some(folder) = folder {
+            doomed.extend(working_below(folder));
+        }
+        doomed.retain(ProcessIdentity::alive);
+        if doomed.is_empty() {
+            return Ok(());
+        }
+        for identity in &doomed {
+            // An error means that it ended meanwhile; the next round looks again.
+            let _ = identity.kill();
+        }
+        if Instant::now() > deadline {
+            bail!("kill {leader}: still alive: {doomed:?}");
+        }
+        // An orphan's end has no other sign than that its entry goes.
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// The boot and the pid namespace that pids of this process belong to, as
+/// `<boot id>:<namespace>`. Pids of two places cannot be compared.
+#[must_use]
+pub fn place() -> String {
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let namespace = fs::read_link("/proc/self/ns/pid").unwrap_or_default();
+    format!("{}:{}", boot.trim(), namespace.display())
+}
+
+/// Every process whose working directory is `folder` or lies below it, this process excepted.
+/// Only those are seen whose `/proc/<pid>/cwd` may be read.
+#[must_use]
+pub fn working_below(folder: &Path) -> Vec<ProcessIdentity> {
+    all_pids()
+        .filter(|pid| *pid != std::process::id())
+        .filter(|pid| fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| strip(cwd).starts_with(folder)))
+        .filter_map(|pid| ProcessIdentity::of_pid(pid).ok())
+        .collect()
+}
+
+/// The kernel marks a removed working directory so.
+fn strip(cwd: PathBuf) -> PathBuf {
+    match cwd.to_str().and_then(|text| text.strip_suffix(" (deleted)")) {
+        Some(text) => PathBuf::from(text),
+        None => cwd,
+    }
+}
+
+fn descendants(root: u32) -> Vec<ProcessIdentity> {
+    let parents: Vec<(u32, u32)> = all_pids().filter_map(|pid| Some((pid, parent(pid)?))).collect();
+    let mut family = BTreeSet::from([root]);
+    loop {
+        let before = family.len();
+        for (pid, parent) in &parents {
+            if family.contains(parent) {
+                family.insert(*pid);
+            }
+        }
+        if family.len() == before {
+            break;
+        }
+    }
+    family.remove(&root);
+    family.into_iter().filter_map(|pid| ProcessIdentity::of_pid(pid).ok()).collect()
+}
+
+fn all_pids() -> impl Iterator<Item = u32> {
+    fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+fn parent(pid: u32) -> Option<u32> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The second field is the name in parentheses and may itself hold blanks and parentheses.
+    let mut fields = text.rsplit_once(')')?.1.split_ascii_whitespace();
+    fields.nth(1)?.parse().ok()
+}
+
+/// The pid, while it is this process's.
+fn raw_pid(identity: ProcessIdentity) -> Option<Pid> {
+    if !identity.alive() {
+        return None;
+    }
+    Pid::from_raw(i32::try_from(identity.pid).ok()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::process::CommandExt as _;
+    use std::process::Command;
+
+    #[test]
+    fn killing_the_tree_takes_a_grandchild_in_a_session_of_its_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut child = Command::new("sh")
+            .args(["-c", "setsid sleep 600 & echo started >ready; wait"])
+            .current_dir(folder.path())
+            .process_group(0)
+            .spawn()
+            .unwrap();
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while !folder.path().join("ready").exists() || working_below(folder.path()).len() < 2 {
+            assert!(Instant::now() < deadline, "the child did not start");
+            std::thread::yield_now();
+        }
+        kill_tree(ProcessIdentity::of_pid(child.id()).unwrap(), None).unwrap();
+        assert!(working_below(folder.path()).is_empty());
+        child.wait().unwrap();
+    }
+
+    #[test]
+    fn an_orphan_is_found_by_its_working_directory() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut child =
+            Command::new("sh").args(["-c", "setsid sleep 600 & exec true"]).current_dir(folder.path()).spawn().unwrap();
+        let identity = ProcessIdentity { pid: child.id(), start_ticks: 0 };
+        child.wait().unwrap();
+        assert_eq!(working_below(folder.path()).len(), 1);
+        kill_tree(identity, Some(folder.path())).unwrap();
+        assert!(working_below(folder.path()).is_empty());
+    }
+}
