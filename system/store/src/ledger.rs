@@ -1,1 +1,83 @@
-//! Double-entry postings.
+//! Double-entry postings. Rows are only ever added; each posting balances, which the database checks
+//! when the transaction commits, and happens once, which a unique key sees to.
+
+use forecastle_domain::{Currency, InvoiceId, PaymentId};
+use uuid::Uuid;
+
+use crate::error::StoreError;
+use crate::scope::TenantTx;
+
+struct Entry {
+    account: &'static str,
+    debit_minor: i64,
+    credit_minor: i64,
+}
+
+const fn debit(account: &'static str, minor: i64) -> Entry {
+    Entry { account, debit_minor: minor, credit_minor: 0 }
+}
+
+const fn credit(account: &'static str, minor: i64) -> Entry {
+    Entry { account, debit_minor: 0, credit_minor: minor }
+}
+
+/// An invoice was issued: the customer owes its total, of which the tax is not ours.
+///
+/// # Errors
+/// `Conflict` if it was posted already; else as [`StoreError`] says.
+pub async fn post_invoice_issued(
+    tx: &mut TenantTx,
+    invoice: InvoiceId,
+    currency: Currency,
+    total_minor: i64,
+    tax_minor: i64,
+) -> Result<(), StoreError> {
+    let entries = [
+        debit("accounts_receivable", total_minor),
+        credit("revenue", total_minor - tax_minor),
+        credit("tax_payable", tax_minor),
+    ];
+    post(tx, "invoice_issued", invoice.as_uuid(), currency, &entries).await
+}
+
+/// Money came in for an invoice: it is ours, and no longer owed.
+///
+/// # Errors
+/// `Conflict` if it was posted already; else as [`StoreError`] says.
+pub async fn post_payment_received(
+    tx: &mut TenantTx,
+    payment: PaymentId,
+    currency: Currency,
+    amount_minor: i64,
+) -> Result<(), StoreError> {
+    let entries = [debit("cash", amount_minor), credit("accounts_receivable", amount_minor)];
+    post(tx, "payment_received", payment.as_uuid(), currency, &entries).await
+}
+
+/// Entries of nothing are left out.
+async fn post(
+    tx: &mut TenantTx,
+    kind: &'static str,
+    reference: Uuid,
+    currency: Currency,
+    entries: &[Entry],
+) -> Result<(), StoreError> {
+    let written: Vec<&Entry> = entries.iter().filter(|e| e.debit_minor != 0 || e.credit_minor != 0).collect();
+    let query = sqlx::query(
+        "INSERT INTO app.ledger_entries
+             (tenant_id, entry_id, posting_kind, posting_ref, account, currency, debit_minor, credit_minor, posted_at)
+         SELECT $1, entry.id, $2, $3, entry.account, $4, entry.debit_minor, entry.credit_minor, now()
+         FROM unnest($5::uuid[], $6::text[], $7::bigint[], $8::bigint[])
+              AS entry (id, account, debit_minor, credit_minor)",
+    );
+    let query = query
+        .bind(tx.tenant_id().as_uuid())
+        .bind(kind)
+        .bind(reference)
+        .bind(currency.as_str())
+        .bind(written.iter().map(|_| Uuid::now_v7()).collect::<Vec<_>>())
+        .bind(written.iter().map(|e| e.account.to_owned()).collect::<Vec<_>>())
+        .bind(written.iter().map(|e| e.debit_minor).collect::<Vec<_>>())
+        .bind(written.iter().map(|e| e.credit_minor).collect::<Vec<_>>());
+    tx.execute(query).await.map(drop)
+}

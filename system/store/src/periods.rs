@@ -1,1 +1,83 @@
-//! What billing knows of a tenant.
+//! What billing has to know of a tenant, and which tenants there are to bill.
+//!
+//! Not for the arithmetic of periods: that is the domain's calendar.
+
+use chrono::{DateTime, NaiveDate, Utc};
+use forecastle_domain::{BillingCalendar, Currency, Plan, TenantId, parse_zone};
+use sqlx::FromRow;
+use uuid::Uuid;
+
+use crate::error::StoreError;
+use crate::pool::Db;
+use crate::scope::TenantTx;
+
+/// A tenant as the billing run sees it.
+#[derive(Clone)]
+pub struct BillingProfile {
+    /// Whose.
+    pub tenant_id: TenantId,
+    /// Plan in force.
+    pub plan: Plan,
+    /// What it is billed in.
+    pub currency: Currency,
+    /// Parts per million.
+    pub tax_rate_ppm: i64,
+    /// Where its periods begin.
+    pub calendar: BillingCalendar,
+    /// The provider's token; absent on FREE.
+    pub payment_token: Option<String>,
+}
+
+#[derive(FromRow)]
+struct ProfileRow {
+    plan: String,
+    currency: String,
+    tax_rate_ppm: i64,
+    time_zone: String,
+    anchor_date: NaiveDate,
+    payment_token: Option<String>,
+}
+
+/// Reads the tenant's profile and makes every other billing transaction of this tenant wait. Ordinary
+/// writes of the tenant go on.
+///
+/// # Errors
+/// `NotFound` if there is no such tenant; `Timeout` if another run holds it too long.
+pub async fn lock_profile(tx: &mut TenantTx) -> Result<BillingProfile, StoreError> {
+    let query = sqlx::query_as(
+        "SELECT plan, currency, tax_rate_ppm, time_zone, anchor_date, payment_token
+         FROM app.tenants WHERE tenant_id = $1 FOR NO KEY UPDATE",
+    );
+    let row: ProfileRow = tx.one(query.bind(tx.tenant_id().as_uuid())).await?;
+    Ok(BillingProfile {
+        tenant_id: tx.tenant_id(),
+        plan: row.plan.parse().map_err(|_| StoreError::Corrupt { what: "tenants.plan" })?,
+        currency: row.currency.parse().map_err(|_| StoreError::Corrupt { what: "tenants.currency" })?,
+        tax_rate_ppm: row.tax_rate_ppm,
+        calendar: BillingCalendar::new(
+            parse_zone(&row.time_zone).map_err(|_| StoreError::Corrupt { what: "tenants.time_zone" })?,
+            row.anchor_date,
+        ),
+        payment_token: row.payment_token,
+    })
+}
+
+/// Every tenant that had signed up at `as_of`, by id.
+///
+/// # Errors
+/// As [`StoreError`] says.
+pub async fn billing_tenants(db: &Db, as_of: DateTime<Utc>) -> Result<Vec<TenantId>, StoreError> {
+    let query = sqlx::query_as("SELECT tenant_id FROM app.billing_tenants($1)").bind(as_of);
+    let rows: Vec<(Uuid,)> = db.across_tenants().await?.all(query).await?;
+    Ok(rows.into_iter().map(|(id,)| TenantId::from_uuid(id)).collect())
+}
+
+/// How many tenants there are, for the cap of the launch phase.
+///
+/// # Errors
+/// As [`StoreError`] says.
+pub async fn tenants_count(db: &Db) -> Result<u64, StoreError> {
+    let query = sqlx::query_scalar("SELECT app.tenants_count()");
+    let count: Option<i64> = db.across_tenants().await?.scalar(query).await?;
+    Ok(count.and_then(|n| u64::try_from(n).ok()).unwrap_or(0))
+}

@@ -261,26 +261,31 @@ impl Lease {
     }
 
     /// Commits in a task of its own: a caller that goes away does not interrupt it.
-    pub(crate) async fn commit(mut self) -> Result<(), StoreError> {
+    pub(crate) async fn commit(self) -> Result<(), StoreError> {
         if self.failed {
             // PostgreSQL would answer COMMIT of a failed transaction with a ROLLBACK and no error.
             return Err(StoreError::Refused { code: "25P02".to_owned() });
         }
-        let task = tokio::spawn(async move {
-            let outcome = self.simple("COMMIT".to_owned()).await;
-            match outcome {
-                Ok(()) => {
-                    self.in_transaction = false;
-                    Ok(())
-                }
-                // The server never answered, or the link broke: it may have been done.
-                Err(StoreError::Timeout | StoreError::Unavailable { .. }) if self.connection.is_none() => {
-                    Err(StoreError::CommitUnknown)
-                }
-                Err(error) => Err(error),
+        tokio::spawn(self.commit_in_own_task()).await.unwrap_or(Err(StoreError::CommitUnknown))
+    }
+
+    async fn commit_in_own_task(mut self) -> Result<(), StoreError> {
+        match self.simple("COMMIT".to_owned()).await {
+            Ok(()) => {
+                self.leave_transaction();
+                Ok(())
             }
-        });
-        task.await.unwrap_or(Err(StoreError::CommitUnknown))
+            // The server never answered, or the link broke: it may have been done.
+            Err(StoreError::Timeout | StoreError::Unavailable { .. }) if self.connection.is_none() => {
+                Err(StoreError::CommitUnknown)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What `Drop` goes by: nothing is left to roll back.
+    const fn leave_transaction(&mut self) {
+        self.in_transaction = false;
     }
 
     fn start(&mut self) -> Result<(Duration, &mut PgConnection), StoreError> {
