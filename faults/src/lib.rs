@@ -1,1 +1,25 @@
 //! Hurts a running target and can undo it.
+//!
+//! Knows targets (a proxy, a process, a service, a DSN) and nothing of tenants, laws or verdicts.
+//! A fault is granted by a [`BlastRadius`], installed and healed through [`OpenFaults`], and
+//! proves itself by what it reads from the target, never by what it asked for.
+
+pub mod blast_radius;
+pub mod fault;
+pub mod network;
+pub mod open_faults;
+pub mod postgres;
+pub mod process;
+pub mod redis;
+pub mod schedule;
+pub mod toxid;
+
+pub use blast_radius::{BlastRadius, Grant, OutsideRadius, Target};
+pub use fault::{BoxFuture, ControlError, Fault, FaultState, HealError, InstallError, Proof, ProofError, Tolerance};
+pub use network::{ProxySpec, ProxyView, Stream, ToxiClient, ToxiError, Toxic, ToxicView};
+pub use open_faults::{FaultId, HealReport, OpenFaults};
+pub use postgres::{PoolExhaustion, PoolExhaustionConfig};
+pub use process::{MidJobProbe, ProcessControl, ProcessIdentity, ProcessKill, ProcessKillLimits};
+pub use redis::{RedisLoss, RedisLossLimits, ServiceControl};
+pub use schedule::{DrawPlan, FaultChoice, ParamValue, Schedule, ScheduleError, Step};
+pub use toxid::{ToxidHandle, ToxidOptions, ToxidServer};

@@ -1,0 +1,440 @@
+//! Connections really taken and held, and locks held, until a server has none to spare.
+//!
+//! Filling the server alone does not hurt a pool that keeps its connections. So the pool's idle
+//! connections may be evicted first, and locks are held that make the statements on the
+//! surviving ones wait: that fills the pool from within.
+//!
+//! Order: evict, lock, fill, and keep topping up whatever others give back.
+
+use std::{net::SocketAddr, net::ToSocketAddrs, str::FromStr, time::Duration};
+
+use serde_json::json;
+use sqlx::{AssertSqlSafe, Connection, PgConnection, postgres::PgConnectOptions};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::activity::{self, Activity};
+use crate::{
+    blast_radius::{Grant, Target},
+    fault::{BoxFuture, Fault, HealError, InstallError, Proof, ProofError, Tolerance},
+};
+
+const CONNECT_MS_MAX: u64 = 5_000;
+const TOP_UP_EVERY_MS: u64 = 25;
+const POLL_MS: u64 = 10;
+
+/// What to take and hold.
+#[derive(Debug, Clone)]
+pub struct PoolExhaustionConfig {
+    /// Told apart from other faults by this: letters, digits and dashes, at most 32.
+    pub id: String,
+    /// DSN of an ordinary role; its connections fill the server.
+    pub filler_dsn: String,
+    /// DSN of a superuser: takes the locks, evicts, and reads the proofs.
+    pub admin_dsn: String,
+    /// Run in order in one transaction that stays open, such as
+    /// `LOCK TABLE app.orders IN ACCESS EXCLUSIVE MODE`. May be empty.
+    pub lock_statements: Vec<String>,
+    /// Roles whose idle connections are ended before the filling. May be empty.
+    pub evict_roles: Vec<String>,
+    /// Connections left to ordinary roles; 0 fills until the server refuses.
+    pub leave_free: u32,
+    /// Longest wait for each lock, milliseconds.
+    pub lock_ms_max: u64,
+    /// Longest wait for the server to be full, milliseconds.
+    pub fill_ms_max: u64,
+    /// Longest wait for the connections to be gone again, milliseconds.
+    pub heal_ms_max: u64,
+}
+
+impl PoolExhaustionConfig {
+    /// No locks, no eviction, nothing left free; 3 s per lock, 10 s to fill, 10 s to heal.
+    pub fn new(id: impl Into<String>, filler_dsn: impl Into<String>, admin_dsn: impl Into<String>) -> Self {
+        Self {
+            id: id.into(),
+            filler_dsn: filler_dsn.into(),
+            admin_dsn: admin_dsn.into(),
+            lock_statements: Vec::new(),
+            evict_roles: Vec::new(),
+            leave_free: 0,
+            lock_ms_max: 3_000,
+            fill_ms_max: 10_000,
+            heal_ms_max: 10_000,
+        }
+    }
+}
+
+/// Takes a server's connections and locks; healing gives them back.
+pub struct PoolExhaustion {
+    config: PoolExhaustionConfig,
+    tolerance: Tolerance,
+    address: SocketAddr,
+    filler: PgConnectOptions,
+    admin: PgConnectOptions,
+    locker: Option<PgConnection>,
+    keeper: Option<Keeper>,
+    used: bool,
+}
+
+impl PoolExhaustion {
+    /// Name of this fault.
+    pub const NAME: &'static str = "pool-exhaustion";
+
+    /// The exhaustion of the server both DSNs lead to.
+    ///
+    /// # Errors
+    /// [`InstallError::Parameter`] for an id or DSN that cannot be used, or DSNs that lead to
+    /// different servers.
+    pub fn new(config: PoolExhaustionConfig, tolerance: Tolerance) -> Result<Self, InstallError> {
+        let plain = |c: char| c.is_ascii_alphanumeric() || c == '-';
+        if config.id.is_empty() || config.id.len() > 32 || !config.id.chars().all(plain) {
+            return Err(InstallError::Parameter {
+                parameter: "id",
+                reason: "not 1 to 32 letters, digits and dashes".into(),
+            });
+        }
+        let filler = options("filler_dsn", &config.filler_dsn)?;
+        let admin = options("admin_dsn", &config.admin_dsn)?;
+        let address = address_of("filler_dsn", &filler)?;
+        if address_of("admin_dsn", &admin)? != address {
+            return Err(InstallError::Parameter {
+                parameter: "admin_dsn",
+                reason: "leads to another server than filler_dsn".into(),
+            });
+        }
+        Ok(Self {
+            filler: filler.application_name(&format!("nogo-fault-{}", config.id)),
+            admin: admin.application_name(&format!("nogo-fault-{}-admin", config.id)),
+            config,
+            tolerance,
+            address,
+            locker: None,
+            keeper: None,
+            used: false,
+        })
+    }
+
+    /// `application_name` of the connections this fault fills the server with; the one that
+    /// holds the locks and the one that reads the proofs have `-lock` and `-admin` behind it.
+    pub fn application_name(&self) -> String {
+        format!("nogo-fault-{}", self.config.id)
+    }
+
+    async fn strike(&mut self, grant: &Grant) -> Result<Proof, InstallError> {
+        if std::mem::replace(&mut self.used, true) {
+            return Err(InstallError::Used { fault: Self::NAME.into() });
+        }
+        grant.covers(&self.targets())?;
+        let target = |step| move |reason| InstallError::Target { step, reason };
+        let mut admin = connect(&self.admin).await.map_err(target("connect as administrator"))?;
+        let before =
+            activity::read(&mut admin, &self.application_name()).await.map_err(target("read pg_stat_activity"))?;
+        let evicted = activity::evict_idle(&mut admin, &self.config.evict_roles)
+            .await
+            .map_err(target("evict idle connections"))?;
+        self.take_locks().await?;
+        self.keeper = Some(Keeper::start(self.filler.clone(), self.admin.clone(), self.config.leave_free));
+        let during = self.wait_until_full(&mut admin).await?;
+        close(admin).await;
+        Ok(Proof::new(
+            "connections_exhausted",
+            json!({
+                "address": self.address.to_string(),
+                "evicted": evicted,
+                "before": before.to_json(),
+                "during": during.0.to_json(),
+                "ordinary_connect": during.1,
+            }),
+        ))
+    }
+
+    async fn take_locks(&mut self) -> Result<(), InstallError> {
+        if self.config.lock_statements.is_empty() {
+            return Ok(());
+        }
+        let options = self.admin.clone().application_name(&format!("{}-lock", self.application_name()));
+        let mut locker =
+            connect(&options).await.map_err(|reason| InstallError::Target { step: "connect to lock", reason })?;
+        let settings = format!(
+            "SET idle_in_transaction_session_timeout = 0; SET statement_timeout = 0; \
+             SET lock_timeout = {}; BEGIN",
+            self.config.lock_ms_max
+        );
+        let locked = async {
+            sqlx::raw_sql(AssertSqlSafe(settings)).execute(&mut locker).await?;
+            for statement in &self.config.lock_statements {
+                sqlx::raw_sql(AssertSqlSafe(statement.clone())).execute(&mut locker).await?;
+            }
+            Ok::<_, sqlx::Error>(())
+        }
+        .await;
+        // Kept even after a failure: healing rolls back what was locked so far.
+        self.locker = Some(locker);
+        locked.map_err(|error| InstallError::DidNotLand {
+            fault: Self::NAME.into(),
+            reason: format!("take locks: {error}"),
+        })
+    }
+
+    async fn wait_until_full(&self, admin: &mut PgConnection) -> Result<(Activity, String), InstallError> {
+        let mut last = String::from("not asked");
+        let wait = async {
+            let mut tick = tokio::time::interval(Duration::from_millis(POLL_MS));
+            loop {
+                tick.tick().await;
+                match self.look_full(admin).await {
+                    Ok(found) => return Ok(found),
+                    Err(ProofError::NoHarm(reason)) => last = reason,
+                    Err(ProofError::Unreadable(reason)) => {
+                        return Err(InstallError::Target { step: "read pg_stat_activity", reason });
+                    }
+                }
+            }
+        };
+        let limit = Duration::from_millis(self.config.fill_ms_max);
+        match tokio::time::timeout(limit, wait).await {
+            Ok(found) => found,
+            Err(_) => Err(InstallError::DidNotLand {
+                fault: Self::NAME.into(),
+                reason: format!("after {} ms: {last}", self.config.fill_ms_max),
+            }),
+        }
+    }
+
+    /// The harm as the server shows it: ours are there, the locks are held, no room is left.
+    async fn look_full(&self, admin: &mut PgConnection) -> Result<(Activity, String), ProofError> {
+        let found = activity::read(admin, &self.application_name()).await.map_err(ProofError::Unreadable)?;
+        if found.ours == 0 {
+            return Err(ProofError::NoHarm("none of the connections is ours".into()));
+        }
+        if !self.config.lock_statements.is_empty() && found.locks_held == 0 {
+            return Err(ProofError::NoHarm("no lock is held".into()));
+        }
+        if found.total + i64::from(self.config.leave_free) < found.ordinary_limit {
+            return Err(ProofError::NoHarm(format!(
+                "{} of {} connections taken, {} ours",
+                found.total, found.ordinary_limit, found.ours
+            )));
+        }
+        if self.config.leave_free > 0 {
+            return Ok((found, "not tried: some were left free".into()));
+        }
+        match refused(&self.filler).await {
+            Some(refusal) => Ok((found, refusal)),
+            None => Err(ProofError::NoHarm("an ordinary role could still connect".into())),
+        }
+    }
+
+    async fn release(&mut self) -> Result<Proof, HealError> {
+        let limit_ms = self.config.heal_ms_max;
+        let name = self.application_name();
+        let mut last = String::from("giving back did not end");
+        let wait = async {
+            if let Some(locker) = self.locker.take() {
+                // Closing ends the transaction and with it the locks.
+                close(locker).await;
+            }
+            let held = match &mut self.keeper {
+                Some(keeper) => keeper.stop().await,
+                None => Vec::new(),
+            };
+            self.keeper = None;
+            for connection in held {
+                close(connection).await;
+            }
+            let mut tick = tokio::time::interval(Duration::from_millis(POLL_MS));
+            let mut polls = 0_u32;
+            loop {
+                tick.tick().await;
+                polls += 1;
+                match self.look_gone(&name, polls > 50).await {
+                    Ok(found) => return found,
+                    Err(reason) => last = reason,
+                }
+            }
+        };
+        match tokio::time::timeout(Duration::from_millis(limit_ms), wait).await {
+            Ok(found) => Ok(Proof::new(
+                "connections_given_back",
+                json!({ "address": self.address.to_string(), "after": found.to_json() }),
+            )),
+            Err(_) => Err(HealError::StillHurt { fault: Self::NAME.into(), limit_ms, reason: last }),
+        }
+    }
+
+    /// `insist` ends what is left of ours from the server's side.
+    async fn look_gone(&self, name: &str, insist: bool) -> Result<Activity, String> {
+        let mut admin = connect(&self.admin).await?;
+        let found = async {
+            if insist {
+                activity::evict_ours(&mut admin, name).await?;
+            }
+            activity::read(&mut admin, name).await
+        }
+        .await;
+        close(admin).await;
+        let found = found?;
+        if found.ours == 0 && found.locks_held == 0 {
+            Ok(found)
+        } else {
+            Err(format!("{} connections and {} locks of ours are left", found.ours, found.locks_held))
+        }
+    }
+}
+
+impl Fault for PoolExhaustion {
+    fn name(&self) -> &str {
+        Self::NAME
+    }
+
+    fn targets(&self) -> Vec<Target> {
+        vec![Target::Postgres { address: self.address }]
+    }
+
+    fn tolerance(&self) -> Tolerance {
+        self.tolerance
+    }
+
+    fn install<'a>(&'a mut self, grant: &'a Grant) -> BoxFuture<'a, Result<Proof, InstallError>> {
+        Box::pin(self.strike(grant))
+    }
+
+    fn control_proof(&mut self) -> BoxFuture<'_, Result<Proof, ProofError>> {
+        Box::pin(async {
+            let mut admin = connect(&self.admin).await.map_err(ProofError::Unreadable)?;
+            let found = self.look_full(&mut admin).await;
+            close(admin).await;
+            let (found, refusal) = found?;
+            Ok(Proof::new(
+                "connections_exhausted",
+                json!({
+                    "address": self.address.to_string(),
+                    "during": found.to_json(),
+                    "ordinary_connect": refusal,
+                }),
+            ))
+        })
+    }
+
+    fn heal(&mut self) -> BoxFuture<'_, Result<Proof, HealError>> {
+        Box::pin(self.release())
+    }
+}
+
+/// Holds connections and opens more whenever somebody gives some back.
+struct Keeper {
+    stop: CancellationToken,
+    task: JoinHandle<Vec<PgConnection>>,
+}
+
+impl Keeper {
+    fn start(filler: PgConnectOptions, admin: PgConnectOptions, leave_free: u32) -> Self {
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(keep_full(filler, admin, leave_free, stop.clone()));
+        Self { stop, task }
+    }
+
+    /// Ends the topping up and hands over what is held. Bounded by one connection attempt.
+    async fn stop(&mut self) -> Vec<PgConnection> {
+        self.stop.cancel();
+        (&mut self.task).await.unwrap_or_default()
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        // The task then drops its connections, which ends them on the server as well.
+        self.stop.cancel();
+    }
+}
+
+async fn keep_full(
+    filler: PgConnectOptions,
+    admin: PgConnectOptions,
+    leave_free: u32,
+    stop: CancellationToken,
+) -> Vec<PgConnection> {
+    let mut held = Vec::new();
+    let mut watcher = connect(&admin).await.ok();
+    let mut tick = tokio::time::interval(Duration::from_millis(TOP_UP_EVERY_MS));
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => break,
+            _ = tick.tick() => {}
+        }
+        let room = match &mut watcher {
+            Some(connection) => activity::room(connection, leave_free).await,
+            None => Err("not connected".into()),
+        };
+        let Ok(room) = room else {
+            watcher = connect(&admin).await.ok();
+            continue;
+        };
+        for _ in 0..room {
+            if stop.is_cancelled() {
+                break;
+            }
+            match connect(&filler).await {
+                Ok(connection) => held.push(connection),
+                // Full already, or somebody was faster: look again at the next tick.
+                Err(_) => break,
+            }
+        }
+    }
+    if let Some(watcher) = watcher {
+        close(watcher).await;
+    }
+    held
+}
+
+fn options(parameter: &'static str, dsn: &str) -> Result<PgConnectOptions, InstallError> {
+    PgConnectOptions::from_str(dsn).map_err(|_| InstallError::Parameter {
+        parameter,
+        // The parser's own words could repeat the password.
+        reason: "not a PostgreSQL URL".into(),
+    })
+}
+
+fn address_of(parameter: &'static str, options: &PgConnectOptions) -> Result<SocketAddr, InstallError> {
+    let host = options.get_host();
+    (host, options.get_port())
+        .to_socket_addrs()
+        .ok()
+        .and_then(|mut found| found.find(SocketAddr::is_ipv4).or_else(|| found.next()))
+        .ok_or_else(|| InstallError::Parameter { parameter, reason: format!("host {host} has no address") })
+}
+
+async fn connect(options: &PgConnectOptions) -> Result<PgConnection, String> {
+    let limit = Duration::from_millis(CONNECT_MS_MAX);
+    match tokio::time::timeout(limit, PgConnection::connect_with(options)).await {
+        Ok(Ok(connection)) => Ok(connection),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err(format!("no answer within {CONNECT_MS_MAX} ms")),
+    }
+}
+
+/// The refusal an ordinary role gets for want of connections, or none if it could connect or
+/// failed for another reason.
+async fn refused(options: &PgConnectOptions) -> Option<String> {
+    const TOO_MANY_CONNECTIONS: &str = "53300";
+    let limit = Duration::from_millis(CONNECT_MS_MAX);
+    match tokio::time::timeout(limit, PgConnection::connect_with(options)).await {
+        Ok(Ok(connection)) => {
+            close(connection).await;
+            None
+        }
+        Ok(Err(sqlx::Error::Database(error))) if error.code().as_deref() == Some(TOO_MANY_CONNECTIONS) => {
+            Some(format!("{TOO_MANY_CONNECTIONS}: {}", error.message()))
+        }
+        Ok(Err(_)) | Err(_) => None,
+    }
+}
+
+/// Closes politely; a connection that cannot be told any more is dropped, which also ends it.
+async fn close(connection: PgConnection) {
+    let limit = Duration::from_millis(CONNECT_MS_MAX);
+    if let Ok(Err(error)) = tokio::time::timeout(limit, connection.close()).await {
+        tracing::debug!(%error, "connection was gone before it was closed");
+    }
+}

@@ -1,0 +1,5 @@
+//! Harm to Redis.
+
+mod loss;
+
+pub use loss::{RedisLoss, RedisLossLimits, ServiceControl};
