@@ -1,0 +1,61 @@
+//! What the environment's tests share: a store, a registration, the engines of this machine.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use nogo_harness::environment::docker::{DockerEngine, ImageOverrides};
+use nogo_harness::environment::engine::Engine;
+use nogo_harness::environment::process::ProcessEngine;
+use nogo_harness::environment::registration::Registration;
+use tempfile::TempDir;
+
+/// A store of its own, and a run registered in it.
+pub struct World {
+    pub run: Arc<Registration>,
+    pub store: PathBuf,
+    _folder: TempDir,
+}
+
+impl World {
+    pub fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let store = folder.path().to_owned();
+        let run = Arc::new(Registration::register(&store, &run_id()).unwrap());
+        Self { run, store, _folder: folder }
+    }
+
+    pub fn process_engine(&self) -> ProcessEngine {
+        process_engine(&self.run)
+    }
+
+    /// None, said aloud, where no container engine with images answers.
+    pub async fn docker_engine(&self) -> Option<DockerEngine> {
+        match DockerEngine::connect(Arc::clone(&self.run), &ImageOverrides::default(), false).await {
+            Ok(engine) => Some(engine),
+            Err(error) => {
+                println!("NOT EXERCISED on docker: {error:#}");
+                None
+            }
+        }
+    }
+}
+
+pub fn run_id() -> String {
+    format!("test-{}", uuid::Uuid::new_v4().simple())
+}
+
+/// The process engine, which every machine that runs these tests must have.
+pub fn process_engine(run: &Arc<Registration>) -> ProcessEngine {
+    ProcessEngine::find(Arc::clone(run)).expect("run ci/setup: the process engine is needed")
+}
+
+/// The engine of that name, for a store that another process has made.
+pub async fn engine_for(kind: &str, store: &Path, run_id: &str) -> (Arc<Registration>, Arc<dyn Engine>) {
+    let run = Arc::new(Registration::register(store, run_id).unwrap());
+    let engine: Arc<dyn Engine> = if kind == "docker" {
+        Arc::new(DockerEngine::connect(Arc::clone(&run), &ImageOverrides::default(), false).await.unwrap())
+    } else {
+        Arc::new(process_engine(&run))
+    };
+    (run, engine)
+}

@@ -1,0 +1,5 @@
+//! Integration tests of the harness, one module per subject.
+
+mod environment_servers;
+mod environment_sweep;
+mod environment_world;
