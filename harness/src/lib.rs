@@ -1,1 +1,14 @@
 //! The harness.
+pub mod cli;
+pub mod client;
+pub mod environment;
+pub mod exit_code;
+pub mod experiment;
+pub mod mutants;
+pub mod provider;
+pub mod randomness;
+pub mod recorder;
+pub mod report;
+pub mod run_directory;
+pub mod steady_state;
+pub mod workload;

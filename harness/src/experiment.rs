@@ -1,0 +1,285 @@
+//! The whole plan of a run as data: suite, seed, load, faults, limits. Thresholds stand here, with unit and reason.
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+use nogo_faults::{DrawPlan, FaultChoice, ParamValue, Schedule, Tolerance};
+use rand::Rng as _;
+use serde::{Deserialize, Serialize};
+
+use crate::cli::RunArgs;
+use crate::exit_code::EndsWith;
+use crate::randomness::Randomness;
+use crate::workload::LoadSpec;
+
+/// A named load with its faults; its name is the verdict's scope.
+#[derive(Debug, Clone, Copy)]
+pub struct Suite {
+    /// Name on the command line.
+    pub name: &'static str,
+    /// What it is for, in a sentence.
+    pub what: &'static str,
+    /// Length of the load, baseline included, milliseconds.
+    pub load_ms: u64,
+    /// Faults injected unless `--faults` says otherwise.
+    pub faults: &'static [&'static str],
+}
+
+/// Every suite.
+pub const SUITES: &[Suite] = &[Suite {
+    name: "smoke",
+    what: "the whole loop once: the standard mix, three faults, the laws under them",
+    load_ms: 55_000,
+    faults: &["pool-exhaustion", "redis-loss", "worker-crash"],
+}];
+
+/// A fault as a suite may ask for it.
+#[derive(Debug, Clone, Copy)]
+pub struct FaultRow {
+    /// Name on the command line and in the schedule.
+    pub name: &'static str,
+    /// Kind in the history.
+    pub kind: &'static str,
+    /// Possible victims.
+    pub targets: &'static [&'static str],
+    /// The harm.
+    pub what: &'static str,
+    /// How it is known to be in place.
+    pub control_proof: &'static str,
+    /// How it is known to be felt.
+    pub effect_proof: &'static str,
+    /// Engines that can do it.
+    pub engines: &'static [&'static str],
+    /// How much harm a correct system may show.
+    pub tolerance: Tolerance,
+}
+
+/// Every fault.
+///
+/// The goodput floors are shares of what was offered. With all writers of scenarios and jobs blocked, reads by cache
+/// and by rows nobody locks must go on until the pool is full of waiters: a tenth is what a cache alone can answer.
+/// Redis lost must be felt in latency, not in answers. One worker of two killed leaves the API untouched.
+pub const FAULTS: &[FaultRow] = &[
+    FaultRow {
+        name: "pool-exhaustion",
+        kind: "pool_exhaustion",
+        targets: &["postgres"],
+        what: "every connection the server has left is taken and held, and writers of scenarios and jobs wait for locks",
+        control_proof: "pg_stat_activity and pg_locks: our sessions hold, the system's wait",
+        effect_proof: "a write through the API is refused or takes over a second, while its pool reports waiters",
+        engines: &["docker", "process"],
+        tolerance: Tolerance { goodput_ratio_min: 0.10, outage_ms_max: 8_000, recover_ms_max: 15_000 },
+    },
+    FaultRow {
+        name: "redis-loss",
+        kind: "redis_loss",
+        targets: &["redis"],
+        what: "Redis is killed, and started again with nothing in it",
+        control_proof: "its process or container is gone and its address refuses; later another run id with no keys",
+        effect_proof: "PING through the API's own link fails",
+        engines: &["docker", "process"],
+        tolerance: Tolerance { goodput_ratio_min: 0.80, outage_ms_max: 3_000, recover_ms_max: 15_000 },
+    },
+    FaultRow {
+        name: "worker-crash",
+        kind: "worker_crash",
+        targets: &["worker-1", "worker-2"],
+        what: "a worker gets SIGKILL while it holds a job, and is started again at the end of the window",
+        control_proof: "pid and start time are gone from /proc",
+        effect_proof: "the job it held stands running under its name with nobody to extend the lease",
+        engines: &["docker", "process"],
+        tolerance: Tolerance { goodput_ratio_min: 0.95, outage_ms_max: 2_000, recover_ms_max: 20_000 },
+    },
+    FaultRow {
+        name: "placebo",
+        kind: "placebo",
+        targets: &["redis"],
+        what: "requested and never done: a run that asks for it must end inconclusive",
+        control_proof: "none, which is the point",
+        effect_proof: "none",
+        engines: &["docker", "process"],
+        tolerance: Tolerance { goodput_ratio_min: 0.95, outage_ms_max: 1_000, recover_ms_max: 1_000 },
+    },
+];
+
+/// The row of a fault by its name.
+pub fn fault_row(name: &str) -> Option<&'static FaultRow> {
+    FAULTS.iter().find(|row| row.name == name)
+}
+
+/// How many of each process, and how each is set.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SystemShape {
+    /// API instances.
+    pub apis: u32,
+    /// Worker processes.
+    pub workers: u32,
+    /// Jobs at once in one worker.
+    pub worker_concurrency: u32,
+    /// Connections in the pool of one API instance.
+    pub api_pool: u32,
+    /// Life of an access token, seconds: short enough that one expires within the load.
+    pub access_ttl_s: u64,
+    /// Lease of a job, milliseconds: short enough that a killed worker's job is finished within the run.
+    pub lease_ms: u64,
+}
+
+impl Default for SystemShape {
+    fn default() -> Self {
+        SystemShape { apis: 2, workers: 2, worker_concurrency: 2, api_pool: 16, access_ttl_s: 15, lease_ms: 3_000 }
+    }
+}
+
+/// Longest waits of a run, each a condition with this limit, milliseconds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// All processes ready.
+    pub provision_ms: u64,
+    /// The steady state before the load.
+    pub steady_ms: u64,
+    /// The effect of a fault after its control proof.
+    pub effect_ms: u64,
+    /// Healing all open faults.
+    pub heal_ms: u64,
+    /// Queue drained and every payment settled.
+    pub quiesce_ms: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits { provision_ms: 60_000, steady_ms: 15_000, effect_ms: 4_000, heal_ms: 30_000, quiesce_ms: 45_000 }
+    }
+}
+
+/// The plan of one run; written into its folder before anything starts.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Experiment {
+    /// Name of the suite.
+    pub suite: String,
+    /// Root of everything drawn.
+    pub seed: u64,
+    /// Faults asked for, by name.
+    pub faults: Vec<String>,
+    /// Processes and their settings.
+    pub system: SystemShape,
+    /// Waits.
+    pub limits: Limits,
+    /// The load.
+    pub load: LoadSpec,
+    /// What is injected when.
+    pub schedule: Schedule,
+}
+
+impl Experiment {
+    /// The plan that the flags of `nogo run` describe, its schedule drawn from the seed.
+    ///
+    /// # Errors
+    /// A usage error for an unknown suite or fault, or a load too short for the faults asked for.
+    pub fn plan(args: &RunArgs, seed: u64) -> Result<Experiment> {
+        let suite = SUITES.iter().find(|suite| suite.name == args.suite).ok_or_else(|| {
+            let names: Vec<&str> = SUITES.iter().map(|suite| suite.name).collect();
+            EndsWith::usage(format!("no suite '{}': there is {}", args.suite, names.join(", ")))
+        })?;
+        let faults = requested_faults(args.faults.as_deref(), suite)?;
+        let load_ms = args.load_s.map_or(suite.load_ms, |seconds| seconds.saturating_mul(1_000));
+        let mut load = LoadSpec::default();
+        if let Some(rate) = args.rate {
+            load.operations_per_s = rate;
+        }
+        let choices = faults.iter().map(|row| choice(row)).collect();
+        let mut key = [0u8; 32];
+        Randomness::new(seed).stream("faults").fill_bytes(&mut key);
+        let schedule = Schedule::draw(key, &DrawPlan::smoke(load_ms, choices))
+            .map_err(|error| EndsWith::usage(format!("--load-s: {error}; give a longer load or fewer --faults")))?;
+        Ok(Experiment {
+            suite: suite.name.to_owned(),
+            seed,
+            faults: faults.iter().map(|row| row.name.to_owned()).collect(),
+            system: SystemShape::default(),
+            limits: Limits::default(),
+            load,
+            schedule,
+        })
+    }
+}
+
+fn requested_faults(flag: Option<&str>, suite: &Suite) -> Result<Vec<&'static FaultRow>> {
+    let names: Vec<&str> = match flag {
+        None => suite.faults.to_vec(),
+        Some("none") => Vec::new(),
+        Some(list) => list.split(',').map(str::trim).collect(),
+    };
+    let mut rows = Vec::new();
+    for name in names {
+        let row = fault_row(name).ok_or_else(|| {
+            let known: Vec<&str> = FAULTS.iter().map(|row| row.name).collect();
+            EndsWith::usage(format!("no fault '{name}': there is {}, or none", known.join(", ")))
+        })?;
+        if rows.iter().any(|present: &&FaultRow| present.name == row.name) {
+            return Err(EndsWith::usage(format!("fault '{name}' is named twice")).into());
+        }
+        rows.push(row);
+    }
+    Ok(rows)
+}
+
+fn choice(row: &FaultRow) -> FaultChoice {
+    let mut params = BTreeMap::new();
+    if row.name == "pool-exhaustion" {
+        params.insert("leave_free".to_owned(), ParamValue::Whole(0));
+    }
+    FaultChoice {
+        fault: row.name.to_owned(),
+        targets: row.targets.iter().map(|target| (*target).to_owned()).collect(),
+        params,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::{EngineChoice, SettingArgs};
+    use crate::exit_code::{ExitCode, exit_code_of};
+
+    fn args(suite: &str, faults: Option<&str>, load_s: Option<u64>) -> RunArgs {
+        RunArgs {
+            suite: suite.to_owned(),
+            seed: None,
+            faults: faults.map(str::to_owned),
+            load_s,
+            rate: None,
+            setting: SettingArgs { engine: EngineChoice::Auto, system_bin: None, fail_fast: false },
+        }
+    }
+
+    #[test]
+    fn the_smoke_suite_asks_for_all_its_faults_and_the_same_seed_plans_the_same() {
+        let first = Experiment::plan(&args("smoke", None, None), 5).unwrap();
+        let again = Experiment::plan(&args("smoke", None, None), 5).unwrap();
+        assert_eq!(first.schedule, again.schedule);
+        assert_eq!(first.schedule.steps.len(), 3);
+        assert!(first.schedule.load_ms <= 60_000);
+        assert_ne!(first.schedule, Experiment::plan(&args("smoke", None, None), 6).unwrap().schedule);
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_a_usage_error() {
+        for (suite, faults, load_s) in [
+            ("smok", None, None),
+            ("smoke", Some("redis-los"), None),
+            ("smoke", Some("redis-loss,redis-loss"), None),
+            ("smoke", None, Some(10)),
+        ] {
+            let error = Experiment::plan(&args(suite, faults, load_s), 1).unwrap_err();
+            assert_eq!(exit_code_of(&error), ExitCode::Usage, "{error}");
+        }
+    }
+
+    #[test]
+    fn none_is_a_load_without_faults() {
+        assert!(Experiment::plan(&args("smoke", Some("none"), None), 1).unwrap().schedule.steps.is_empty());
+    }
+}
