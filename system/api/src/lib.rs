@@ -1,1 +1,27 @@
-//! Forecastle's HTTP interface.
+//! Forecastle's HTTP interface: who may come in, what may be asked, how it is answered.
+//!
+//! Not for SQL, Redis or forecast mathematics: those are the store's and the forecast crate's.
+
+pub mod client_address;
+pub mod config;
+mod detached;
+pub mod error;
+mod extract;
+mod idempotent;
+mod layers;
+pub mod openapi;
+pub mod passwords;
+mod rate_limit;
+mod reply;
+mod router;
+mod routes;
+pub mod serve;
+mod session_check;
+mod state;
+pub mod tokens;
+
+pub use client_address::{BadNetwork, TrustedNetwork};
+pub use config::{ApiConfig, Limits, Rate};
+pub use openapi::openapi;
+pub use serve::{ServeError, serve};
+pub use tokens::{KeySet, KeySetError};

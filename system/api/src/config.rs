@@ -1,0 +1,141 @@
+//! Every duration, limit and secret of the HTTP interface, as data.
+//!
+//! Not for reading flags or the environment: the binary fills this in.
+
+use std::time::Duration;
+
+use forecastle_store::{CacheOptions, DbOptions};
+use metrics_exporter_prometheus::PrometheusHandle;
+
+use crate::client_address::TrustedNetwork;
+use crate::tokens::KeySet;
+
+/// How fast one caller may go: a bucket of `burst` tokens, refilled at `per_second`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate {
+    /// Sustained requests per second; at least 1.
+    pub per_second: u32,
+    /// Requests that may come at once; at least 1.
+    pub burst: u32,
+}
+
+impl Rate {
+    /// A bucket that holds two seconds' worth.
+    #[must_use]
+    pub const fn per_second(per_second: u32) -> Self {
+        Self { per_second, burst: per_second.saturating_mul(2) }
+    }
+}
+
+/// What one caller may spend, with Redis and without it.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Each signed-in user, counted over all instances.
+    pub user: Rate,
+    /// Each client address, counted over all instances.
+    pub address: Rate,
+    /// Each client address on sign-up and login, counted over all instances.
+    pub credentials: Rate,
+    /// Each signed-in user on this instance while Redis does not answer.
+    pub user_floor: Rate,
+    /// Each client address on this instance while Redis does not answer.
+    pub address_floor: Rate,
+    /// Each client address on sign-up and login, on this instance, while Redis does not answer.
+    pub credentials_floor: Rate,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            user: Rate::per_second(50),
+            address: Rate::per_second(100),
+            credentials: Rate::per_second(20),
+            user_floor: Rate::per_second(25),
+            address_floor: Rate::per_second(50),
+            credentials_floor: Rate::per_second(10),
+        }
+    }
+}
+
+/// Everything the interface needs to know. Holds secrets, so it has no `Debug`.
+#[derive(Clone)]
+pub struct ApiConfig {
+    /// How to reach PostgreSQL.
+    pub db: DbOptions,
+    /// How to reach Redis.
+    pub cache: CacheOptions,
+    /// What `/metrics` renders; `None` installs a recorder for this process.
+    pub metrics: Option<PrometheusHandle>,
+    /// Most tenants there may be; `None` is no cap.
+    pub customer_cap: Option<u64>,
+    /// Keys that sign and verify access tokens; the first one signs.
+    pub keys: KeySet,
+    /// Lifetime of an access token.
+    pub access_ttl: Duration,
+    /// Lifetime of a refresh token, counted from its own issue.
+    pub refresh_ttl: Duration,
+    /// Lifetime of a session, however often it is refreshed.
+    pub session_ttl: Duration,
+    /// How long a rotated refresh token still answers with its own lineage.
+    pub refresh_grace: Duration,
+    /// Longest time a cached session may answer for PostgreSQL; bounds how long logout may wait.
+    pub session_cache: Duration,
+    /// Longest life of cached scenarios, finished forecasts and dashboards.
+    pub cache_ttl: Duration,
+    /// Longest life of a cached plan.
+    pub entitlement_cache: Duration,
+    /// How long a stored idempotent answer is replayed.
+    pub idempotency_ttl: Duration,
+    /// A request that takes longer is answered 503.
+    pub request_timeout: Duration,
+    /// Longest time a drain may take before open connections are dropped.
+    pub drain_timeout: Duration,
+    /// Largest request body, bytes.
+    pub body_bytes_max: usize,
+    /// Largest sum of all header names and values of a request, bytes.
+    pub header_bytes_max: usize,
+    /// Password hashes computed at once.
+    pub password_hashes_max: usize,
+    /// Password hashes that may wait for their turn; further ones are refused with 503.
+    pub password_waiters_max: usize,
+    /// Memory of one password hash, KiB.
+    pub password_memory_kib: u32,
+    /// Passes of one password hash.
+    pub password_passes: u32,
+    /// Networks whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<TrustedNetwork>,
+    /// Rate limits.
+    pub limits: Limits,
+}
+
+impl ApiConfig {
+    /// The documented defaults, with the given servers and signing keys.
+    #[must_use]
+    pub fn new(db: DbOptions, cache: CacheOptions, keys: KeySet) -> Self {
+        Self {
+            db,
+            cache,
+            metrics: None,
+            customer_cap: None,
+            keys,
+            access_ttl: Duration::from_secs(300),
+            refresh_ttl: Duration::from_secs(30 * 24 * 3600),
+            session_ttl: Duration::from_secs(90 * 24 * 3600),
+            refresh_grace: Duration::from_secs(10),
+            session_cache: Duration::from_secs(30),
+            cache_ttl: Duration::from_secs(300),
+            entitlement_cache: Duration::from_secs(10),
+            idempotency_ttl: Duration::from_secs(24 * 3600),
+            request_timeout: Duration::from_secs(10),
+            drain_timeout: Duration::from_secs(30),
+            body_bytes_max: 1 << 20,
+            header_bytes_max: 16 << 10,
+            password_hashes_max: 2,
+            password_waiters_max: 64,
+            password_memory_kib: 19 * 1024,
+            password_passes: 2,
+            trusted_proxies: Vec::new(),
+            limits: Limits::default(),
+        }
+    }
+}

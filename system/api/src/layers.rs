@@ -1,0 +1,184 @@
+//! What every request passes on its way in and out, from the outside: observation, panics, time,
+//! size of headers, the address's rate; and for protected routes authentication and the user's rate.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::extract::{ConnectInfo, MatchedPath, Request, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
+use uuid::Uuid;
+
+use crate::client_address::{client_address, limiter_address};
+use crate::error::{ApiError, Cause};
+use crate::rate_limit::Decisions;
+use crate::session_check::{self, forget_limit};
+use crate::state::AppState;
+
+/// Where the request came from, as a limiter counts it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ClientAddress(pub(crate) IpAddr);
+
+/// Gives the request an id, measures it, and logs the cause of a bug once. The outermost layer.
+pub(crate) async fn observe(mut request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let id = Uuid::new_v4().to_string();
+    let route = request.extensions().get::<MatchedPath>().map_or("unmatched", MatchedPath::as_str).to_owned();
+    let method = method_label(request.method());
+    let is_private = request.uri().path().starts_with("/v1/");
+    let decisions = Arc::new(Decisions::default());
+    request.extensions_mut().insert(decisions.clone());
+
+    let mut response = next.run(request).await;
+
+    let status = response.status();
+    if let Some(Cause(cause)) = response.extensions_mut().remove::<Cause>() {
+        tracing::error!(request_id = %id, %route, method, cause = %cause, "request failed by a bug");
+    }
+    let headers = response.headers_mut();
+    headers.insert(HeaderName::from_static("x-request-id"), HeaderValue::from_str(&id).expect("a UUID is ASCII"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    if is_private {
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-store"));
+    }
+    decisions.write(headers);
+
+    let elapsed = started.elapsed();
+    let labels = [("route", route.clone()), ("method", method.to_owned()), ("status", status.as_str().to_owned())];
+    metrics::counter!("http_requests_total", &labels).increment(1);
+    metrics::histogram!("http_request_duration_seconds", "route" => route.clone(), "method" => method)
+        .record(elapsed.as_secs_f64());
+    tracing::debug!(request_id = %id, %route, method, status = status.as_u16(), ms = elapsed.as_millis(), "answered");
+    response
+}
+
+/// Labels come from a fixed list: a client cannot invent one.
+fn method_label(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::DELETE => "DELETE",
+        Method::PATCH => "PATCH",
+        Method::OPTIONS => "OPTIONS",
+        _ => "other",
+    }
+}
+
+/// The answer to a handler that panicked; what it said may hold anything, so it is not logged here.
+pub(crate) fn panicked(_: Box<dyn std::any::Any + Send>) -> Response {
+    ApiError::internal("a handler panicked").into_response()
+}
+
+/// Answers 503 to what takes too long. Logging out may rightly wait for caches to run out.
+pub(crate) async fn bound_time(State(state): State<AppState>, request: Request, next: Next) -> Response {
+    let ends_a_session = ["/v1/logout", "/v1/token/refresh"].contains(&request.uri().path());
+    let extra = if ends_a_session { forget_limit(state.config.session_cache) } else { Duration::ZERO };
+    match tokio::time::timeout(state.config.request_timeout + extra, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => ApiError::unavailable().into_response(),
+    }
+}
+
+/// Refuses a request with too much in its headers.
+pub(crate) async fn bound_headers(State(state): State<AppState>, request: Request, next: Next) -> Response {
+    let bytes: usize = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    if bytes + request.uri().path_and_query().map_or(0, |p| p.as_str().len()) > state.config.header_bytes_max {
+        return ApiError::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "headers_too_large").into_response();
+    }
+    next.run(request).await
+}
+
+/// Finds out the client's address and takes one of its tokens. What machines ask (health, metrics) is
+/// not counted.
+pub(crate) async fn limit_address(State(state): State<AppState>, mut request: Request, next: Next) -> Response {
+    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
+    let Some(peer) = peer else { return ApiError::internal("no peer address").into_response() };
+    let address = limiter_address(client_address(peer, request.headers(), &state.config.trusted_proxies));
+    request.extensions_mut().insert(ClientAddress(address));
+    if ["/livez", "/readyz", "/metrics"].contains(&request.uri().path()) {
+        return next.run(request).await;
+    }
+    let decision = state.limiter.address(address).await;
+    match decisions_of(&request).note(decision) {
+        Ok(()) => next.run(request).await,
+        Err(refusal) => refusal.into_response(),
+    }
+}
+
+/// Takes one of the address's tokens for guessing credentials, beside the general one.
+pub(crate) async fn limit_credentials(State(state): State<AppState>, request: Request, next: Next) -> Response {
+    let Some(ClientAddress(address)) = request.extensions().get().copied() else {
+        return ApiError::internal("no client address").into_response();
+    };
+    let decision = state.limiter.credentials(address).await;
+    match decisions_of(&request).note(decision) {
+        Ok(()) => next.run(request).await,
+        Err(refusal) => refusal.into_response(),
+    }
+}
+
+/// Lets through who bears a good token of a session that stands, and counts its user.
+pub(crate) async fn authenticate(State(state): State<AppState>, mut request: Request, next: Next) -> Response {
+    match admit(&state, request.headers(), decisions_of(&request)).await {
+        Ok(caller) => {
+            request.extensions_mut().insert(caller);
+            next.run(request).await
+        }
+        Err(refusal) => {
+            metrics::counter!("forecastle_refused_total", "code" => refusal.code()).increment(1);
+            refusal.into_response()
+        }
+    }
+}
+
+async fn admit(
+    state: &AppState,
+    headers: &HeaderMap,
+    decisions: Arc<Decisions>,
+) -> Result<session_check::Caller, ApiError> {
+    let token = bearer_token(headers).ok_or_else(ApiError::unauthenticated)?;
+    let subject = state.config.keys.verify(token).map_err(|_| ApiError::unauthenticated())?;
+    let (caller, decision) =
+        tokio::join!(session_check::check(state, subject), state.limiter.user(subject.tenant, subject.user));
+    let caller = caller?;
+    decisions.note(decision)?;
+    Ok(caller)
+}
+
+/// The token of the one `Authorization: Bearer` header.
+fn bearer_token(headers: &HeaderMap) -> Option<&str> {
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let (Some(value), None) = (values.next(), values.next()) else { return None };
+    let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
+}
+
+fn decisions_of(request: &Request) -> Arc<Decisions> {
+    request.extensions().get::<Arc<Decisions>>().cloned().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(values: &[&'static str]) -> Option<String> {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            headers.append(header::AUTHORIZATION, HeaderValue::from_static(value));
+        }
+        bearer_token(&headers).map(str::to_owned)
+    }
+
+    #[test]
+    fn exactly_one_bearer_token_is_taken() {
+        assert_eq!(read(&["Bearer abc"]).as_deref(), Some("abc"));
+        assert_eq!(read(&["bearer abc"]).as_deref(), Some("abc"));
+        for none in [&[][..], &["abc"], &["Basic abc"], &["Bearer abc", "Bearer abc"], &["Bearer"]] {
+            assert_eq!(read(none), None);
+        }
+    }
+}

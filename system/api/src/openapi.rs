@@ -1,0 +1,172 @@
+//! The OpenAPI 3.1 document, made from the registered operations themselves.
+//!
+//! What holds for a whole group is written into each of its operations here, from the same grouping
+//! that puts the layers around the routes: so the document cannot say that a protected route is open.
+
+use utoipa::Modify;
+use utoipa::openapi::path::Operation;
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
+use utoipa::openapi::{
+    ComponentsBuilder, ContentBuilder, InfoBuilder, OpenApi, OpenApiBuilder, Ref, RefOr, ResponseBuilder,
+};
+use utoipa::{PartialSchema as _, ToSchema as _};
+
+use crate::error::{FieldProblem, PROBLEM_JSON, Problem};
+use crate::routes;
+
+/// Name of the security scheme of protected operations.
+const BEARER: &str = "bearer";
+
+/// The document as JSON.
+///
+/// # Panics
+/// Never: the document is plain data.
+#[must_use]
+pub fn openapi() -> String {
+    document().to_json().expect("the document is plain data")
+}
+
+pub(crate) fn document() -> OpenApi {
+    let mut open = routes::public().into_openapi();
+    open.merge(routes::credentials().into_openapi());
+    Group { is_protected: false }.modify(&mut open);
+    let mut protected = routes::protected().into_openapi();
+    Group { is_protected: true }.modify(&mut protected);
+
+    let info = InfoBuilder::new()
+        .title("Forecastle")
+        .version(env!("CARGO_PKG_VERSION"))
+        .description(Some("Financial forecasts for many tenants. Errors are problem documents (RFC 9457)."));
+    let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("JWT").build();
+    let components = ComponentsBuilder::new()
+        .security_scheme(BEARER, SecurityScheme::Http(scheme))
+        .schema(Problem::name(), Problem::schema())
+        .schema(FieldProblem::name(), FieldProblem::schema())
+        .build();
+    let mut document = OpenApiBuilder::new().info(info.build()).components(Some(components)).build();
+    document.merge(open);
+    document.merge(protected);
+    document
+}
+
+/// What all operations of a group have in common.
+struct Group {
+    is_protected: bool,
+}
+
+impl Modify for Group {
+    fn modify(&self, document: &mut OpenApi) {
+        for item in document.paths.paths.values_mut() {
+            let operations =
+                [&mut item.get, &mut item.put, &mut item.post, &mut item.delete, &mut item.patch, &mut item.head];
+            for operation in operations.into_iter().flatten() {
+                self.describe(operation);
+            }
+        }
+    }
+}
+
+impl Group {
+    fn describe(&self, operation: &mut Operation) {
+        let bearer = SecurityRequirement::new(BEARER, Vec::<String>::new());
+        operation.security = Some(if self.is_protected { vec![bearer] } else { Vec::new() });
+        let mut everywhere = vec![
+            ("429", "Too many requests; Retry-After says when to come back."),
+            ("431", "The headers are too large."),
+            ("500", "A bug of ours."),
+            ("503", "Something needed does not answer; Retry-After says when to come back."),
+        ];
+        if self.is_protected {
+            everywhere.push(("401", "No valid access token, or its session has ended."));
+        }
+        if operation.request_body.is_some() {
+            everywhere.push(("413", "The body is too large."));
+            everywhere.push(("415", "The body is not application/json."));
+        }
+        for (status, description) in everywhere {
+            let problem = ContentBuilder::new().schema(Some(Ref::from_schema_name(Problem::name()))).build();
+            let response = ResponseBuilder::new().description(description).content(PROBLEM_JSON, problem).build();
+            operation.responses.responses.entry(status.to_owned()).or_insert(RefOr::T(response));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    fn operations() -> Vec<(String, String, Value)> {
+        let document: Value = serde_json::from_str(&openapi()).unwrap();
+        let paths = document["paths"].as_object().unwrap().clone();
+        let each = paths.into_iter().flat_map(|(path, item)| {
+            let methods = item.as_object().unwrap().clone();
+            methods.into_iter().map(move |(method, operation)| (method.to_uppercase(), path.clone(), operation))
+        });
+        each.collect()
+    }
+
+    #[test]
+    fn the_document_is_openapi_3_1_and_lists_every_operation() {
+        let document: Value = serde_json::from_str(&openapi()).unwrap();
+        assert!(document["openapi"].as_str().unwrap().starts_with("3.1"));
+        assert_eq!(document["components"]["securitySchemes"]["bearer"]["scheme"], "bearer");
+        let mut listed: Vec<_> = operations().into_iter().map(|(method, path, _)| format!("{method} {path}")).collect();
+        listed.sort();
+        assert_eq!(
+            listed,
+            [
+                "GET /.well-known/jwks.json",
+                "GET /livez",
+                "GET /metrics",
+                "GET /openapi.json",
+                "GET /readyz",
+                "GET /v1/dashboard",
+                "GET /v1/forecasts",
+                "GET /v1/forecasts/{id}",
+                "GET /v1/invoices",
+                "GET /v1/invoices/{id}",
+                "GET /v1/me",
+                "GET /v1/plan",
+                "GET /v1/scenarios",
+                "GET /v1/scenarios/{id}",
+                "GET /v1/usage",
+                "POST /v1/forecasts",
+                "POST /v1/login",
+                "POST /v1/logout",
+                "POST /v1/scenarios",
+                "POST /v1/signup",
+                "POST /v1/token/refresh",
+                "PUT /v1/scenarios/{id}",
+            ]
+        );
+    }
+
+    #[test]
+    fn only_the_doors_and_the_machines_are_open() {
+        for (method, path, operation) in operations() {
+            let is_open =
+                !path.starts_with("/v1/") || ["/v1/signup", "/v1/login", "/v1/token/refresh"].contains(&&*path);
+            let expected = if is_open { serde_json::json!([]) } else { serde_json::json!([{"bearer": []}]) };
+            assert_eq!(operation["security"], expected, "{method} {path}");
+            assert_eq!(operation["responses"].get("401").is_some() || is_open, true, "{method} {path}");
+        }
+    }
+
+    #[test]
+    fn path_parameters_are_documented_and_every_reference_resolves() {
+        for (method, path, operation) in operations() {
+            let documented = operation["parameters"].as_array().is_some_and(|parameters| {
+                parameters.iter().any(|parameter| parameter["in"] == "path" && parameter["name"] == "id")
+            });
+            assert_eq!(documented, path.contains("{id}"), "{method} {path}");
+        }
+        let text = openapi();
+        let document: Value = serde_json::from_str(&text).unwrap();
+        for reference in text.split("\"$ref\":\"#").skip(1) {
+            let pointer = reference.split('"').next().unwrap();
+            assert!(document.pointer(pointer).is_some(), "{pointer}");
+        }
+    }
+}

@@ -1,0 +1,29 @@
+//! The groups of routes with their layers around them, as one service.
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::http::StatusCode;
+use axum::middleware::{from_fn, from_fn_with_state};
+use tower_http::catch_panic::CatchPanicLayer;
+
+use crate::error::ApiError;
+use crate::layers;
+use crate::routes;
+use crate::state::AppState;
+
+/// Everything an instance answers.
+pub(crate) fn router(state: AppState) -> Router {
+    let protected = routes::protected().route_layer(from_fn_with_state(state.clone(), layers::authenticate));
+    let credentials = routes::credentials().route_layer(from_fn_with_state(state.clone(), layers::limit_credentials));
+    let (router, _) = routes::public().merge(credentials).merge(protected).split_for_parts();
+    router
+        .fallback(|| async { ApiError::not_found() })
+        .method_not_allowed_fallback(|| async { ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed") })
+        .layer(DefaultBodyLimit::max(state.config.body_bytes_max))
+        .layer(from_fn_with_state(state.clone(), layers::limit_address))
+        .layer(from_fn_with_state(state.clone(), layers::bound_headers))
+        .layer(from_fn_with_state(state.clone(), layers::bound_time))
+        .layer(CatchPanicLayer::custom(layers::panicked))
+        .layer(from_fn(layers::observe))
+        .with_state(state)
+}

@@ -1,0 +1,190 @@
+//! Forecasts: request, read, list.
+
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
+use chrono::{DateTime, Utc};
+use forecastle_domain::{ForecastId, Plan, ScenarioId};
+use forecastle_store::forecasts::{self, ForecastSummary, Requested};
+use forecastle_store::{CacheKey, StoreError, TenantTx};
+use serde::Serialize;
+use serde_json::Value;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::scenarios::may_write;
+use crate::detached::detached;
+use crate::error::{ApiError, Problem};
+use crate::extract::{Fields, JsonBody, PageParams, PageRequest, PathId, encode_cursor};
+use crate::idempotent::{self, Begun, IdempotencyKey};
+use crate::reply::Reply;
+use crate::session_check::Caller;
+use crate::state::AppState;
+
+/// Which scenario to forecast.
+#[derive(ToSchema)]
+#[allow(dead_code, reason = "documents the body, which is read field by field")]
+pub(crate) struct ForecastRequest {
+    scenario_id: Uuid,
+}
+
+/// A forecast.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Forecast {
+    #[serde(flatten)]
+    head: ForecastItem,
+    /// The scenario's input as it was when asked.
+    #[schema(value_type = Object)]
+    input: Value,
+    /// Null until it succeeds.
+    #[schema(value_type = Option<Object>)]
+    result: Option<Value>,
+}
+
+/// A forecast in a list: all but its input and result.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct ForecastItem {
+    id: Uuid,
+    scenario_id: Uuid,
+    scenario_version: i32,
+    /// queued, running, succeeded, failed or cancelled.
+    #[schema(example = "queued")]
+    state: String,
+    /// Times a worker has taken it up.
+    attempts: i32,
+    requested_at: DateTime<Utc>,
+    started_at: Option<DateTime<Utc>>,
+    finished_at: Option<DateTime<Utc>>,
+    engine_version: Option<String>,
+    /// Lower-case hex SHA-256 of the canonical JSON of engine version, input and result.
+    result_hash: Option<String>,
+    /// Why it failed.
+    error_code: Option<String>,
+}
+
+impl From<ForecastSummary> for ForecastItem {
+    fn from(stored: ForecastSummary) -> Self {
+        Self {
+            id: stored.id().as_uuid(),
+            scenario_id: stored.scenario_id().as_uuid(),
+            scenario_version: stored.scenario_version,
+            state: stored.state,
+            attempts: stored.attempts,
+            requested_at: stored.requested_at,
+            started_at: stored.started_at,
+            finished_at: stored.finished_at,
+            engine_version: stored.engine_version,
+            result_hash: stored.result_hash,
+            error_code: stored.error_code,
+        }
+    }
+}
+
+impl From<forecasts::Forecast> for Forecast {
+    fn from(stored: forecasts::Forecast) -> Self {
+        Self { head: stored.summary.into(), input: stored.input, result: stored.result }
+    }
+}
+
+/// Some forecasts, the newest first.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct ForecastPage {
+    items: Vec<ForecastItem>,
+    /// Where the next page begins; null at the end.
+    next_cursor: Option<String>,
+}
+
+/// Request a forecast of a scenario as it is now.
+#[utoipa::path(post, path = "/v1/forecasts", tag = "forecasts", request_body = ForecastRequest,
+    params(("Idempotency-Key" = String, Header, description = "1 to 255 printable characters; one effect for each key.")),
+    responses(
+        (status = 202, body = Forecast, headers(("Location" = String))),
+        (status = 400, body = Problem, content_type = "application/problem+json", description = "No Idempotency-Key, or the body is not JSON."),
+        (status = 402, body = Problem, content_type = "application/problem+json", description = "The plan's cap for this period is reached."),
+        (status = 403, body = Problem, content_type = "application/problem+json", description = "The role may only read."),
+        (status = 404, body = Problem, content_type = "application/problem+json", description = "The scenario is absent, or not yours."),
+        (status = 409, body = Problem, content_type = "application/problem+json", description = "The key is in flight."),
+        (status = 422, body = Problem, content_type = "application/problem+json", description = "Fields are wrong, or the key was used for another request."),
+    ))]
+pub(crate) async fn request(
+    State(state): State<AppState>,
+    caller: Caller,
+    headers: HeaderMap,
+    JsonBody(body): JsonBody,
+) -> Result<Response, ApiError> {
+    let key = IdempotencyKey::from_headers(&headers)?;
+    may_write(&caller)?;
+    detached(async move {
+        let request = key.bind(&caller, "POST", "/v1/forecasts", &body);
+        let scenario = accept(&body);
+        let mut attempt = match idempotent::begin(&state, &caller, request).await? {
+            Begun::Replay(response) => return Ok(response),
+            Begun::Fresh(attempt) => attempt,
+        };
+        let outcome = match scenario {
+            Ok(scenario) => enqueue(&mut attempt.tx, &caller, scenario).await,
+            Err(refusal) => Err(refusal),
+        };
+        let response = attempt.finish(outcome).await?;
+        state.cache.delete(&[CacheKey::dashboard(caller.tenant)]).await;
+        Ok(response)
+    })
+    .await
+}
+
+async fn enqueue(tx: &mut TenantTx, caller: &Caller, scenario: ScenarioId) -> Result<Reply, ApiError> {
+    let id = ForecastId::from_uuid(Uuid::now_v7());
+    match forecasts::request(tx, id, scenario, caller.user).await? {
+        Requested::Forecast(forecast) => {
+            let reply = Reply::json(StatusCode::ACCEPTED, &Forecast::from(*forecast));
+            Ok(reply.location(format!("/v1/forecasts/{id}")))
+        }
+        Requested::NoScenario => Err(ApiError::not_found()),
+        Requested::QuotaExceeded { plan, cap } => {
+            let upgrade = plan.upgrade().map_or("a larger plan", Plan::as_str);
+            Err(ApiError::new(StatusCode::PAYMENT_REQUIRED, "quota_exceeded").detail(format!(
+                "The {plan} plan includes {cap} forecasts a period, and they are used. Upgrade to {upgrade} for more."
+            )))
+        }
+    }
+}
+
+fn accept(body: &[u8]) -> Result<ScenarioId, ApiError> {
+    let mut fields = Fields::parse(body)?;
+    let scenario = fields.uuid("scenario_id");
+    fields.finish()?;
+    scenario.map(ScenarioId::from_uuid).ok_or_else(|| ApiError::internal("a refused field was not noted"))
+}
+
+/// Read a forecast.
+#[utoipa::path(get, path = "/v1/forecasts/{id}", tag = "forecasts",
+    params(("id" = Uuid, Path, description = "The forecast.")),
+    responses(
+        (status = 200, body = Forecast),
+        (status = 404, body = Problem, content_type = "application/problem+json", description = "Absent, or not yours."),
+    ))]
+pub(crate) async fn read(State(state): State<AppState>, caller: Caller, PathId(id): PathId) -> Result<Reply, ApiError> {
+    let id = ForecastId::from_uuid(id);
+    let key = CacheKey::forecast(caller.tenant, id);
+    let load = async {
+        let mut tx = state.db.tenant(caller.tenant).begin().await?;
+        forecasts::read(&mut tx, id).await
+    };
+    // Only what can no longer change is kept.
+    let is_final = |found: &Option<forecasts::Forecast>| found.as_ref().is_some_and(|f| f.summary.is_terminal());
+    let found: Result<_, StoreError> = state.cache.get_or_load(&key, state.config.cache_ttl, load, is_final).await;
+    Ok(Reply::json(StatusCode::OK, &Forecast::from(found?.ok_or_else(ApiError::not_found)?)))
+}
+
+/// List forecasts, the newest first.
+#[utoipa::path(get, path = "/v1/forecasts", tag = "forecasts", params(PageParams), responses(
+    (status = 200, body = ForecastPage),
+    (status = 400, body = Problem, content_type = "application/problem+json", description = "limit or cursor is wrong."),
+))]
+pub(crate) async fn list(State(state): State<AppState>, caller: Caller, page: PageRequest) -> Result<Reply, ApiError> {
+    let mut tx = state.db.tenant(caller.tenant).begin().await?;
+    let found = forecasts::list(&mut tx, page.after, page.limit).await?;
+    let items = found.items.into_iter().map(ForecastItem::from).collect();
+    let page = ForecastPage { items, next_cursor: found.next.as_ref().map(encode_cursor) };
+    Ok(Reply::json(StatusCode::OK, &page))
+}

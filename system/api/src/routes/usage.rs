@@ -1,0 +1,20 @@
+//! Usage of the running billing period; always from PostgreSQL.
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use forecastle_store::identity;
+
+use super::answers::Usage;
+use crate::error::ApiError;
+use crate::reply::Reply;
+use crate::session_check::Caller;
+use crate::state::AppState;
+
+/// Read the running period's usage.
+#[utoipa::path(get, path = "/v1/usage", tag = "billing", responses((status = 200, body = Usage)))]
+pub(crate) async fn read(State(state): State<AppState>, caller: Caller) -> Result<Reply, ApiError> {
+    let mut tx = state.db.tenant(caller.tenant).begin().await?;
+    let terms = identity::terms(&mut tx).await?;
+    let usage = Usage::read(&mut tx, &terms).await?;
+    Ok(Reply::json(StatusCode::OK, &usage))
+}

@@ -1,0 +1,91 @@
+//! One instance of the interface, from its listener to the end of its drain.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use forecastle_store::{Cache, CacheUnavailable, Db, StoreError};
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder};
+use tokio::net::TcpListener;
+
+use crate::config::ApiConfig;
+use crate::router::router;
+use crate::state::AppState;
+
+/// Upper bounds of the latency histogram's buckets, seconds.
+const LATENCY_BUCKETS_S: [f64; 12] = [0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 10.0];
+/// Pause between two tidyings of the metrics recorder.
+const METRICS_UPKEEP_EVERY: Duration = Duration::from_secs(5);
+
+/// Why an instance did not start or did not end well.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The database's address does not parse.
+    #[error("open database pool: {0}")]
+    Database(#[from] StoreError),
+    /// Redis's address does not parse.
+    #[error("open cache: {0}")]
+    Cache(#[from] CacheUnavailable),
+    /// No metrics recorder was given and another one is installed.
+    #[error("install metrics recorder: {0}")]
+    Metrics(#[from] BuildError),
+    /// The listener broke.
+    #[error("accept connections: {0}")]
+    Accept(#[from] std::io::Error),
+}
+
+/// Answers on `listener` until `shutdown` resolves, then takes no new connection, finishes what is
+/// under way within the configured limit, and returns.
+///
+/// Neither PostgreSQL nor Redis has to answer for an instance to start.
+///
+/// # Errors
+/// What kept it from starting, or broke the listener.
+pub async fn serve(
+    config: ApiConfig,
+    listener: TcpListener,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> Result<(), ServeError> {
+    let db = Db::open(config.db.clone())?;
+    let cache = Cache::open(&config.cache)?;
+    let metrics = match config.metrics.clone() {
+        Some(handle) => handle,
+        None => PrometheusBuilder::new()
+            .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &LATENCY_BUCKETS_S)?
+            .install_recorder()?,
+    };
+    let drain_timeout = config.drain_timeout;
+    let upkeep = tokio::spawn({
+        let metrics = metrics.clone();
+        async move {
+            let mut ticks = tokio::time::interval(METRICS_UPKEEP_EVERY);
+            loop {
+                ticks.tick().await;
+                metrics.run_upkeep();
+            }
+        }
+    });
+
+    let app = router(AppState::new(config, db.clone(), cache, metrics));
+    let (draining, mut when_draining) = tokio::sync::watch::channel(false);
+    let server = axum::serve(listener, app.into_make_service_with_connect_info::<SocketAddr>()).with_graceful_shutdown(
+        async move {
+            shutdown.await;
+            tracing::info!("draining");
+            draining.send_replace(true);
+        },
+    );
+    let drained_in_time = async {
+        let _ = when_draining.wait_for(|draining| *draining).await;
+        tokio::time::sleep(drain_timeout).await;
+    };
+    let outcome = tokio::select! {
+        outcome = server => outcome,
+        () = drained_in_time => {
+            tracing::warn!("drain took too long; connections dropped");
+            Ok(())
+        }
+    };
+    upkeep.abort();
+    db.close(drain_timeout).await;
+    Ok(outcome?)
+}

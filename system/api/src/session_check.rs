@@ -1,0 +1,117 @@
+//! Whether a session stands: from Redis if it knows, else from PostgreSQL, else nobody gets in.
+//! And its end: revoked in PostgreSQL first, then forgotten by every instance before it is acknowledged.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use forecastle_domain::{Role, SessionId, TenantId, UserId};
+use forecastle_store::{CacheKey, Lookup, sessions};
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+use crate::error::ApiError;
+use crate::state::AppState;
+use crate::tokens::Subject;
+
+/// Longest time between a reader's look at the cache and its fill; the store's own bound.
+const FILL_DELAY_MAX: Duration = Duration::from_secs(3);
+/// Pause between two tries to have Redis confirm a deletion.
+const FORGET_PAUSE: Duration = Duration::from_millis(100);
+
+/// Who is asking, checked against the session on this very request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Caller {
+    /// Whose data it may touch.
+    pub tenant: TenantId,
+    /// The person.
+    pub user: UserId,
+    /// The session.
+    pub session: SessionId,
+    /// What the person may do.
+    pub role: Role,
+}
+
+/// What Redis keeps about a session that stands. One that does not is never kept.
+#[derive(Serialize, Deserialize)]
+struct CachedSession {
+    user: UserId,
+    role: Role,
+    expires_at: DateTime<Utc>,
+}
+
+/// The caller behind a verified token.
+///
+/// # Errors
+/// 401 if the session is over, revoked or not this user's; 503 if neither Redis nor PostgreSQL says.
+pub async fn check(state: &AppState, subject: Subject) -> Result<Caller, ApiError> {
+    let key = CacheKey::session(subject.tenant, subject.session);
+    let session = match state.cache.get::<CachedSession>(&key).await {
+        Lookup::Hit(session) => session,
+        Lookup::Miss(lease) => {
+            let mut tx = state.db.tenant(subject.tenant).begin().await?;
+            let live = sessions::live(&mut tx, subject.session).await?;
+            drop(tx);
+            let live = live.ok_or_else(ApiError::unauthenticated)?;
+            let session = CachedSession { user: live.user_id, role: live.role, expires_at: live.expires_at };
+            if let Some(lease) = lease {
+                state.cache.fill(lease, &session, entry_ttl(state.config.session_cache)).await;
+            }
+            session
+        }
+    };
+    if session.user != subject.user || session.expires_at <= Utc::now() {
+        return Err(ApiError::unauthenticated());
+    }
+    Ok(Caller { tenant: subject.tenant, user: subject.user, session: subject.session, role: session.role })
+}
+
+/// Ends a session everywhere. Returns once no instance can let it in any more: PostgreSQL has
+/// committed, and Redis has confirmed the deletion or every entry made before it has run out.
+///
+/// # Errors
+/// 503 if PostgreSQL does not confirm; the session may stand or not.
+pub async fn end(state: &AppState, tenant: TenantId, session: SessionId) -> Result<(), ApiError> {
+    let mut tx = state.db.tenant(tenant).begin().await?;
+    sessions::revoke(&mut tx, session).await?;
+    tx.commit().await?;
+    forget(state, tenant, session).await;
+    Ok(())
+}
+
+/// Makes a revocation that is committed known to every instance.
+pub async fn forget(state: &AppState, tenant: TenantId, session: SessionId) {
+    let key = CacheKey::session(tenant, session);
+    let entries_end = Instant::now() + forget_limit(state.config.session_cache);
+    while state.cache.delete_confirmed(&key).await.is_err() {
+        if Instant::now() >= entries_end {
+            metrics::counter!("forecastle_revocations_waited_out_total").increment(1);
+            return;
+        }
+        tokio::time::sleep(FORGET_PAUSE.min(entries_end - Instant::now())).await;
+    }
+}
+
+/// Lifetime of an entry such that, however late it is filled, it ends within `session_cache` of the
+/// look that led to it; with a very short setting, half of it.
+fn entry_ttl(session_cache: Duration) -> Duration {
+    session_cache.saturating_sub(FILL_DELAY_MAX).max(session_cache / 2)
+}
+
+/// When the last entry that was read before a revocation has run out, counted from the revocation.
+pub(crate) fn forget_limit(session_cache: Duration) -> Duration {
+    entry_ttl(session_cache) + FILL_DELAY_MAX
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_end_within_the_setting_and_the_wait_covers_them() {
+        let s = Duration::from_secs;
+        assert_eq!(entry_ttl(s(30)), s(27));
+        assert_eq!(forget_limit(s(30)), s(30));
+        assert_eq!(entry_ttl(s(2)), s(1));
+        assert_eq!(forget_limit(s(2)), s(4));
+    }
+}

@@ -1,0 +1,47 @@
+//! What every handler shares: configuration and the handles to everything outside the process.
+
+use std::sync::Arc;
+
+use forecastle_store::{Cache, Db};
+use metrics_exporter_prometheus::PrometheusHandle;
+
+use crate::config::ApiConfig;
+use crate::passwords::Passwords;
+use crate::rate_limit::RateLimiter;
+
+/// Cheap to clone.
+#[derive(Clone)]
+pub struct AppState {
+    shared: Arc<Shared>,
+}
+
+/// Reached through [`AppState`]'s dereference.
+pub struct Shared {
+    pub(crate) config: ApiConfig,
+    pub(crate) db: Db,
+    pub(crate) cache: Cache,
+    pub(crate) passwords: Passwords,
+    pub(crate) limiter: RateLimiter,
+    pub(crate) metrics: PrometheusHandle,
+}
+
+impl AppState {
+    pub(crate) fn new(config: ApiConfig, db: Db, cache: Cache, metrics: PrometheusHandle) -> Self {
+        let passwords = Passwords::new(
+            config.password_hashes_max,
+            config.password_waiters_max,
+            config.password_memory_kib,
+            config.password_passes,
+        );
+        let limiter = RateLimiter::new(cache.clone(), config.limits);
+        Self { shared: Arc::new(Shared { config, db, cache, passwords, limiter, metrics }) }
+    }
+}
+
+impl std::ops::Deref for AppState {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.shared
+    }
+}
