@@ -1,1 +1,13 @@
 //! Metering, invoices, charges and the billing run.
+//!
+//! A run brings tenants to a time: draft, issue, charge. It may be run twice, by two processes at once,
+//! and be killed anywhere; the books end up the same, because every step is a row that can exist once
+//! and every change of state names where it starts. Not for prices and rounding: those are the domain's.
+
+mod charge;
+mod provider;
+mod run;
+mod tenant_books;
+
+pub use provider::{BadProviderAddress, Provider};
+pub use run::{RunSummary, run_to};

@@ -1,0 +1,128 @@
+//! Collects one payment. The intent is committed already; the provider is asked outside any transaction;
+//! what it answers is recorded by a change of state that can happen once.
+
+use std::time::Duration;
+
+use forecastle_domain::TenantId;
+use forecastle_store::payments::{self, Payment, PaymentState};
+use forecastle_store::{Db, StoreError};
+
+use crate::provider::{ChargeAnswer, LookUp, Provider};
+
+/// Requests for one charge in one run; all with the same key.
+const CHARGE_ROUNDS_MAX: u32 = 3;
+/// Questions after an unclear answer, before the charge is asked for again.
+const LOOK_UPS_MAX: u32 = 3;
+/// First pause between questions; doubles.
+const PAUSE_MIN: Duration = Duration::from_millis(50);
+/// Tries to record an answer while the database does not take it.
+const RECORD_TRIES_MAX: u32 = 6;
+
+/// How a payment stands after the run's work on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Collected {
+    /// Paid, and this run recorded it.
+    Charged,
+    /// Paid, and another run recorded it.
+    AlreadyRecorded,
+    /// Still not known.
+    Unknown,
+    /// The provider said no.
+    Failed,
+}
+
+pub(crate) async fn collect(
+    db: &Db,
+    provider: &Provider,
+    tenant: TenantId,
+    payment: &Payment,
+    token: Option<&str>,
+) -> Result<Collected, StoreError> {
+    let Some(token) = token else {
+        record(db, tenant, payment, &Answer::Failed).await?;
+        return Ok(Collected::Failed);
+    };
+    let mut ask_first = payment.state == PaymentState::Unknown;
+    for _ in 0..CHARGE_ROUNDS_MAX {
+        if ask_first && let Some(id) = find(provider, payment).await {
+            return record(db, tenant, payment, &Answer::Charged(id)).await;
+        }
+        match provider.charge(payment, token).await {
+            ChargeAnswer::Charged { provider_charge_id } => {
+                return record(db, tenant, payment, &Answer::Charged(provider_charge_id)).await;
+            }
+            ChargeAnswer::Declined => return record(db, tenant, payment, &Answer::Failed).await,
+            ChargeAnswer::Unclear => {
+                // Written before the question: a run killed here leaves "unknown", not "intended".
+                record(db, tenant, payment, &Answer::Unknown).await?;
+                metrics::counter!("forecastle_charges_unclear_total").increment(1);
+                ask_first = true;
+            }
+        }
+    }
+    match find(provider, payment).await {
+        Some(id) => record(db, tenant, payment, &Answer::Charged(id)).await,
+        None => Ok(Collected::Unknown),
+    }
+}
+
+/// The charge the provider holds for the key, if it says so clearly.
+async fn find(provider: &Provider, payment: &Payment) -> Option<String> {
+    let mut pause = PAUSE_MIN;
+    for _ in 0..LOOK_UPS_MAX {
+        match provider.look_up(payment).await {
+            LookUp::Found { provider_charge_id } => return Some(provider_charge_id),
+            LookUp::Absent => return None,
+            LookUp::Unclear => {
+                tokio::time::sleep(pause).await;
+                pause *= 2;
+            }
+        }
+    }
+    None
+}
+
+enum Answer {
+    Charged(String),
+    Unknown,
+    Failed,
+}
+
+/// Safe to repeat, so a lost answer of the database is simply tried again.
+async fn record(db: &Db, tenant: TenantId, payment: &Payment, answer: &Answer) -> Result<Collected, StoreError> {
+    let mut pause = PAUSE_MIN;
+    for _ in 1..RECORD_TRIES_MAX {
+        match record_once(db, tenant, payment, answer).await {
+            Err(error) if error.is_unavailable() => {
+                tracing::warn!(error = %error, "record payment");
+                tokio::time::sleep(pause).await;
+                pause *= 2;
+            }
+            outcome => return outcome,
+        }
+    }
+    record_once(db, tenant, payment, answer).await
+}
+
+async fn record_once(db: &Db, tenant: TenantId, payment: &Payment, answer: &Answer) -> Result<Collected, StoreError> {
+    let mut tx = db.tenant(tenant).begin().await?;
+    let outcome = match answer {
+        Answer::Charged(id) => {
+            if payments::record_success(&mut tx, payment, id).await? {
+                Collected::Charged
+            } else {
+                Collected::AlreadyRecorded
+            }
+        }
+        Answer::Unknown => {
+            payments::record_unknown(&mut tx, payment.payment_id).await?;
+            Collected::Unknown
+        }
+        Answer::Failed => {
+            payments::record_failure(&mut tx, payment.payment_id).await?;
+            Collected::Failed
+        }
+    };
+    tx.commit().await?;
+    Ok(outcome)
+}

@@ -1,0 +1,32 @@
+//! What a worker process can be told.
+
+use std::time::Duration;
+
+use forecastle_store::{CacheOptions, DbOptions};
+
+/// Settings of one worker process.
+#[derive(Clone)]
+pub struct WorkerConfig {
+    /// How to reach PostgreSQL.
+    pub db: DbOptions,
+    /// How to reach Redis.
+    pub cache: CacheOptions,
+    /// Name of this process, the first part of the worker's name on its claims.
+    pub instance: String,
+    /// Jobs computed at once.
+    pub concurrency: u32,
+    /// How long a claim holds without a heartbeat.
+    pub lease: Duration,
+    /// Time between heartbeats; a third of the lease or less.
+    pub heartbeat: Duration,
+    /// Longest time between two looks at the queue while a slot is free.
+    pub poll: Duration,
+    /// How long after its first claim a job may be worked on.
+    pub deadline: Duration,
+    /// Back-off before the second attempt, doubling from there, ms.
+    pub backoff_base_ms: u64,
+    /// Longest back-off, ms.
+    pub backoff_cap_ms: u64,
+    /// How long a drain waits for running jobs before it gives them back to the queue.
+    pub drain: Duration,
+}
