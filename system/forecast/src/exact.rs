@@ -4,6 +4,8 @@
 //! amount is kept as a decimal of `amount × Q`, with `Q` a multiple of 12 × 28, 12 × 29, 12 × 30 and
 //! 12 × 31: sums and products never need a greatest common divisor, and only rounding divides.
 
+use std::collections::BTreeMap;
+
 use dashu_base::{Abs, BitTest, DivRem, Sign};
 use dashu_int::IBig;
 
@@ -43,20 +45,21 @@ impl Amount {
     }
 }
 
-/// Powers of ten (and `Q` times them), grown as they are needed, so that aligning two scales costs
-/// one multiplication and rounding one division.
+/// Powers of ten (and `Q` times them), each computed when first needed and kept, so that aligning two
+/// scales costs one multiplication and rounding one division. Scales reach tens of thousands of
+/// digits but few of them occur, hence no table of all.
 pub(crate) struct Tens {
-    powers: Vec<IBig>,
-    q_powers: Vec<IBig>,
+    powers: BTreeMap<usize, IBig>,
+    q_powers: BTreeMap<usize, IBig>,
 }
 
 impl Tens {
     pub(crate) fn new() -> Self {
-        Self { powers: vec![IBig::ONE], q_powers: vec![Q.into()] }
+        Self { powers: BTreeMap::new(), q_powers: BTreeMap::new() }
     }
 
     pub(crate) fn power(&mut self, exponent: usize) -> &IBig {
-        grow(&mut self.powers, exponent)
+        power_times(&mut self.powers, exponent, 1)
     }
 
     /// `sum += term`.
@@ -97,7 +100,7 @@ impl Tens {
     /// `amount / divisor` in units of `10^-digits`, half to even; `None` beyond ±1e15.
     pub(crate) fn round_over(&mut self, amount: &Amount, digits: usize, divisor: Option<&IBig>) -> Option<i128> {
         let Decimal { int, scale } = &amount.0;
-        let base = grow(&mut self.q_powers, *scale);
+        let base = power_times(&mut self.q_powers, *scale, Q);
         let product = divisor.map(|d| base * d);
         let denominator = product.as_ref().unwrap_or(base);
         // |int| > 1e15 × denominator, first by size alone.
@@ -119,7 +122,7 @@ impl Tens {
 
     /// The nearest double to an amount, ties to even.
     pub(crate) fn amount_to_f64(&mut self, amount: &Amount) -> f64 {
-        let denominator = grow(&mut self.q_powers, amount.0.scale);
+        let denominator = power_times(&mut self.q_powers, amount.0.scale, Q);
         quotient_to_f64(&amount.0.int, denominator)
     }
 
@@ -129,12 +132,9 @@ impl Tens {
     }
 }
 
-fn grow(table: &mut Vec<IBig>, exponent: usize) -> &IBig {
-    while table.len() <= exponent {
-        let next = &table[table.len() - 1] * IBig::from(10);
-        table.push(next);
-    }
-    &table[exponent]
+/// `factor × 10^exponent`, from the cache of that factor.
+fn power_times(cache: &mut BTreeMap<usize, IBig>, exponent: usize, factor: i64) -> &IBig {
+    cache.entry(exponent).or_insert_with(|| IBig::from(10).pow(exponent) * IBig::from(factor))
 }
 
 /// `numerator / denominator` (positive) to the nearest whole number, ties to the even one.
