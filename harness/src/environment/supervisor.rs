@@ -130,7 +130,9 @@ impl Supervisor {
         if let Some(identity) = identity {
             self.run.record_process(&spec.name, identity)?;
         }
-        match tokio::time::timeout(limit, child.wait_with_output()).await {
+        // Kept beyond the limit: dropped, it would kill the leader and hide its descendants.
+        let mut whole = Box::pin(child.wait_with_output());
+        match tokio::time::timeout(limit, &mut whole).await {
             Ok(output) => {
                 let output = output?;
                 let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -146,6 +148,7 @@ impl Supervisor {
                 if let Some(identity) = identity {
                     tokio::task::spawn_blocking(move || kill_tree(identity, None)).await??;
                 }
+                drop(whole);
                 bail!("{} did not end within {} s and was killed", spec.name, limit.as_secs())
             }
         }

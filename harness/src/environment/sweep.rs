@@ -10,9 +10,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use nogo_faults::process::ProcessIdentity;
+use rustix::fs::{FlockOperation, flock};
 use serde::Serialize;
 use testcontainers::bollard::Docker;
+use testcontainers::bollard::errors::Error as DockerError;
 use testcontainers::bollard::query_parameters::{ListContainersOptions, RemoveContainerOptions};
+use tokio::time::Instant;
 
 use super::docker_connection;
 use super::process_tree::{kill_tree, place, working_below};
@@ -23,6 +26,12 @@ use super::registration::{
 
 /// An engine that takes longer than this to list its containers is left to the next sweep.
 const ENGINE_LIMIT: Duration = Duration::from_secs(60);
+/// Time for a removal that somebody else has begun.
+const REMOVAL_LIMIT: Duration = Duration::from_secs(30);
+/// Pause between two looks at a lock or a removal.
+const POLL_EVERY: Duration = Duration::from_millis(20);
+/// In the system's temporary directory.
+const LOCK_FILE: &str = "nogo-sweep.lock";
 
 /// What a sweep removed.
 #[derive(Debug, Default, Serialize)]
@@ -63,6 +72,7 @@ enum Owner {
 /// Only if the store's records cannot be listed; what resists removal is told in `left`.
 pub async fn sweep(store: &Path) -> Result<Swept> {
     let mut swept = Swept::default();
+    let _alone = SweepLock::take().await;
     let records = collect_records(store)?;
     for (file, record) in &records {
         match judge(record.owner, &record.place) {
@@ -168,8 +178,7 @@ async fn sweep_containers(docker: &Docker, known: &[&str], swept: &mut Swept) ->
         if owner != Owner::Dead || !ours {
             continue;
         }
-        let options = RemoveContainerOptions { force: true, v: true, ..Default::default() };
-        match docker.remove_container(&id, Some(options)).await {
+        match remove_container(docker, &id).await {
             Ok(()) => {
                 swept.runs.push(run.clone());
                 swept.containers.push(id);
@@ -178,6 +187,50 @@ async fn sweep_containers(docker: &Docker, known: &[&str], swept: &mut Swept) ->
         }
     }
     Ok(())
+}
+
+/// Removes a container with its volumes; returns when it is gone, whoever removed it.
+async fn remove_container(docker: &Docker, id: &str) -> Result<(), DockerError> {
+    let options = || RemoveContainerOptions { force: true, v: true, ..Default::default() };
+    let deadline = Instant::now() + REMOVAL_LIMIT;
+    loop {
+        match docker.remove_container(id, Some(options())).await {
+            Err(DockerError::DockerResponseServerError { status_code: 404, .. }) | Ok(()) => return Ok(()),
+            // Somebody else is removing it: then there is only its end to wait for.
+            Err(DockerError::DockerResponseServerError { status_code: 409, .. }) if Instant::now() < deadline => {
+                tokio::time::sleep(POLL_EVERY).await;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// One sweep at a time on this machine, so that none reports as done what another is doing.
+struct SweepLock(Option<fs::File>);
+
+impl SweepLock {
+    /// Waits its turn, at most for the limit; past it, or where no lock can be had, a sweep goes
+    /// ahead all the same, since removing twice does no harm.
+    async fn take() -> Self {
+        let path = std::env::temp_dir().join(LOCK_FILE);
+        let file = fs::File::open(&path).or_else(|_| fs::File::create(&path));
+        let Ok(file) = file else {
+            return Self(None);
+        };
+        let deadline = Instant::now() + ENGINE_LIMIT;
+        while flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() && Instant::now() < deadline {
+            tokio::time::sleep(POLL_EVERY).await;
+        }
+        Self(Some(file))
+    }
+}
+
+impl Drop for SweepLock {
+    fn drop(&mut self) {
+        if let Some(file) = &self.0 {
+            let _ = flock(file, FlockOperation::Unlock);
+        }
+    }
 }
 
 #[cfg(test)]

@@ -98,6 +98,7 @@ async fn process_servers_of_a_killed_owner_are_swept() {
     assert!(!working_below(&scratch).is_empty(), "SIGKILL leaves the servers behind");
     let swept = sweep(&world.store).await.unwrap();
     assert!(swept.runs.contains(&owner.run), "{swept:?}");
+    assert!(swept.processes.len() > 1, "{swept:?}");
     assert!(swept.left.is_empty(), "{swept:?}");
     assert!(working_below(&scratch).is_empty());
     assert!(!scratch.exists());

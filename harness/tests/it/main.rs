@@ -1,5 +1,6 @@
 //! Integration tests of the harness, one module per subject.
 
+mod environment_processes;
 mod environment_servers;
 mod environment_sweep;
 mod environment_world;

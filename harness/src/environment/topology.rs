@@ -1,0 +1,382 @@
+//! The whole system of one run: servers, links, APIs and workers, started in order and stopped.
+//!
+//! Processes are named `api-1`, `worker-1`, `biller-1`; each reaches each server by a link of its
+//! own. The harness's own readers and faults connect past the links.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use futures_util::future::{join_all, try_join_all};
+use serde_json::Value;
+use sqlx::{Connection as _, Executor as _, PgConnection};
+use tokio::time::Instant;
+
+use super::engine::{Engine, PostgresSpec, RedisSpec};
+use super::links::Links;
+use super::servers::{PostgresServer, RedisServer, dsn, random_password};
+use super::service_control::RedisControl;
+use super::signing_key::SigningKey;
+use super::supervisor::{Finished, ProcessSpec, Supervisor};
+use super::system_process::SystemProcess;
+
+/// Name of PostgreSQL in links.
+pub const POSTGRES: &str = "postgres";
+/// Name of the payment provider in links.
+pub const PROVIDER: &str = "provider";
+/// Name of the biller, which runs on demand.
+pub const BILLER: &str = "biller-1";
+/// The system's database.
+pub const DATABASE: &str = "forecastle";
+const APP_ROLE: &str = "forecastle_app";
+const READ_ROLE: &str = "forecastle_read";
+
+/// Connections for checkers, faults, probes and the superuser's reserve.
+const RESERVED_CONNECTIONS: u32 = 40;
+/// Time for a process to say its first line, on a loaded machine.
+const READY_LIMIT: Duration = Duration::from_secs(30);
+/// Time for the migrations.
+const MIGRATE_LIMIT: Duration = Duration::from_secs(120);
+/// Time for a process to drain after SIGTERM.
+const DRAIN_LIMIT: Duration = Duration::from_secs(20);
+/// Pause between two questions at `/readyz`.
+const POLL_EVERY: Duration = Duration::from_millis(50);
+
+/// How many of what, and how each is set.
+#[derive(Debug, Clone)]
+pub struct TopologySpec {
+    /// The run's copy of the system's binary.
+    pub binary: PathBuf,
+    /// Seed of the proxy server's draws.
+    pub seed: u64,
+    /// Number of API processes.
+    pub apis: u32,
+    /// Number of worker processes.
+    pub workers: u32,
+    /// Jobs that a worker runs at once.
+    pub worker_concurrency: u32,
+    /// Connections that one process may hold; `max_connections` follows from it.
+    pub pool_max: u32,
+    /// Where the payment provider's double listens.
+    pub provider: SocketAddr,
+    /// Further flags of `serve`.
+    pub api_arguments: Vec<String>,
+    /// Further flags of `work`.
+    pub worker_arguments: Vec<String>,
+    /// Further flags of `bill`.
+    pub biller_arguments: Vec<String>,
+}
+
+impl TopologySpec {
+    /// Two APIs and two workers of two jobs each, pools of 50.
+    #[must_use]
+    pub fn smoke(binary: PathBuf, provider: SocketAddr, seed: u64) -> Self {
+        Self {
+            binary,
+            seed,
+            apis: 2,
+            workers: 2,
+            worker_concurrency: 2,
+            pool_max: 50,
+            provider,
+            api_arguments: Vec::new(),
+            worker_arguments: Vec::new(),
+            biller_arguments: Vec::new(),
+        }
+    }
+
+    /// PostgreSQL's `max_connections`: a pool for each API, each worker and the biller, and a
+    /// reserve of 40.
+    #[must_use]
+    pub fn connections(&self) -> u32 {
+        (self.apis + self.workers + 1) * self.pool_max + RESERVED_CONNECTIONS
+    }
+}
+
+/// A running system.
+pub struct Topology {
+    spec: TopologySpec,
+    supervisor: Arc<Supervisor>,
+    postgres: PostgresServer,
+    redis: Arc<RedisServer>,
+    links: Arc<Links>,
+    signing_key: SigningKey,
+    app_password: String,
+    read_password: String,
+    apis: Vec<Arc<SystemProcess>>,
+    workers: Vec<Arc<SystemProcess>>,
+}
+
+impl Topology {
+    /// Starts everything in order: servers, database, migrations, links, APIs, workers. Each API
+    /// has said that it is ready then.
+    ///
+    /// # Errors
+    /// If some part does not start; the others are stopped.
+    pub async fn start(spec: TopologySpec, engine: &dyn Engine, supervisor: Arc<Supervisor>) -> Result<Self> {
+        let postgres_spec = PostgresSpec { max_connections: spec.connections(), ..PostgresSpec::default() };
+        let redis_spec = RedisSpec::default();
+        let (postgres, redis, links) = tokio::try_join!(
+            engine.start_postgres(&postgres_spec),
+            engine.start_redis(&redis_spec),
+            Links::start(spec.seed),
+        )?;
+        let mut topology = Self {
+            spec,
+            supervisor,
+            postgres,
+            redis: Arc::new(redis),
+            links: Arc::new(links),
+            signing_key: SigningKey::generate(),
+            app_password: random_password(),
+            read_password: random_password(),
+            apis: Vec::new(),
+            workers: Vec::new(),
+        };
+        if let Err(error) = topology.start_system().await {
+            if let Err(leftover) = topology.stop().await {
+                tracing::warn!("after a failed start: {leftover:#}");
+            }
+            return Err(error);
+        }
+        Ok(topology)
+    }
+
+    async fn start_system(&mut self) -> Result<()> {
+        self.migrate().await?;
+        self.links.open(BILLER, POSTGRES, self.postgres.address()).await?;
+        self.links.open(BILLER, PROVIDER, self.spec.provider).await?;
+        // One after the other: a failure then has one name.
+        for number in 1..=self.spec.apis {
+            let spec = self.api(&format!("api-{number}")).await?;
+            self.apis.push(self.supervisor.start(spec).await?);
+        }
+        for number in 1..=self.spec.workers {
+            let spec = self.worker(&format!("worker-{number}")).await?;
+            self.workers.push(self.supervisor.start(spec).await?);
+        }
+        try_join_all(self.apis.iter().map(|api| wait_until_ready(api))).await?;
+        Ok(())
+    }
+
+    async fn migrate(&self) -> Result<()> {
+        let mut connection =
+            PgConnection::connect(&self.postgres.admin_dsn("postgres")).await.context("connect to the new server")?;
+        connection.execute("CREATE DATABASE forecastle").await.context("create the database")?;
+        connection.close().await.context("leave the new server")?;
+        let spec = self.process(
+            "migrate",
+            &["migrate"],
+            &[],
+            vec![
+                ("FORECASTLE_DATABASE_URL".to_owned(), self.admin_dsn()),
+                ("FORECASTLE_APP_PASSWORD".to_owned(), self.app_password.clone()),
+                ("FORECASTLE_READ_PASSWORD".to_owned(), self.read_password.clone()),
+            ],
+        );
+        self.supervisor.run_for_answer(&spec, MIGRATE_LIMIT).await.context("migrate the database")?;
+        Ok(())
+    }
+
+    async fn api(&self, name: &str) -> Result<ProcessSpec> {
+        let mut environment = self.backends(name).await?;
+        environment.push(("FORECASTLE_SIGNING_KEYS".to_owned(), self.signing_key.setting()));
+        let pool_max = self.spec.pool_max.to_string();
+        let arguments = ["serve", "--listen", "127.0.0.1:0", "--instance", name, "--pool-max", &pool_max];
+        Ok(self.process(name, &arguments, &self.spec.api_arguments, environment))
+    }
+
+    async fn worker(&self, name: &str) -> Result<ProcessSpec> {
+        let environment = self.backends(name).await?;
+        let concurrency = self.spec.worker_concurrency.to_string();
+        let arguments = ["work", "--instance", name, "--concurrency", &concurrency, "--metrics-listen", "127.0.0.1:0"];
+        Ok(self.process(name, &arguments, &self.spec.worker_arguments, environment))
+    }
+
+    /// Opens the links of `name` to PostgreSQL and Redis; gives the environment that leads there.
+    async fn backends(&self, name: &str) -> Result<Vec<(String, String)>> {
+        let postgres = self.links.open(name, POSTGRES, self.postgres.address()).await?;
+        let redis = self.links.open(name, RedisControl::NAME, self.redis.address()).await?;
+        Ok(vec![
+            ("FORECASTLE_DATABASE_URL".to_owned(), self.app_dsn_at(postgres)),
+            ("FORECASTLE_REDIS_URL".to_owned(), self.redis.url_at(redis)),
+        ])
+    }
+
+    fn process(
+        &self,
+        name: &str,
+        arguments: &[&str],
+        further: &[String],
+        environment: Vec<(String, String)>,
+    ) -> ProcessSpec {
+        ProcessSpec {
+            name: name.to_owned(),
+            program: self.spec.binary.clone(),
+            arguments: arguments.iter().map(|&argument| argument.to_owned()).chain(further.iter().cloned()).collect(),
+            environment,
+            ready_limit: READY_LIMIT,
+        }
+    }
+
+    /// Runs the biller once, to `as_of` (RFC 3339), through its own links, at most for `limit`.
+    /// Its exit code is an answer: 0 all settled, 5 to be run again.
+    ///
+    /// # Errors
+    /// If it cannot be started or exceeds the limit.
+    pub async fn bill(&self, as_of: &str, limit: Duration) -> Result<Finished> {
+        let listen = |server: &str| {
+            let mut links = self.links.list().into_iter();
+            links.find(|link| link.process == BILLER && link.server == server).map(|link| link.listen)
+        };
+        let postgres = listen(POSTGRES).context("find the biller's link to postgres")?;
+        let provider = listen(PROVIDER).context("find the biller's link to the provider")?;
+        let environment = vec![("FORECASTLE_DATABASE_URL".to_owned(), self.app_dsn_at(postgres))];
+        let provider = format!("http://{provider}");
+        let arguments = ["bill", "--provider-url", &provider, "--as-of", as_of];
+        let spec = self.process(BILLER, &arguments, &self.spec.biller_arguments, environment);
+        self.supervisor.run_to_end(&spec, limit).await.context("run the biller")
+    }
+
+    fn app_dsn_at(&self, address: SocketAddr) -> String {
+        dsn(APP_ROLE, &self.app_password, address, DATABASE)
+    }
+
+    /// DSN of the superuser on the system's database, past the links. For faults and seeding.
+    #[must_use]
+    pub fn admin_dsn(&self) -> String {
+        self.postgres.admin_dsn(DATABASE)
+    }
+
+    /// DSN of the role that reads everything and writes nothing, past the links. For checkers.
+    #[must_use]
+    pub fn read_dsn(&self) -> String {
+        dsn(READ_ROLE, &self.read_password, self.postgres.address(), DATABASE)
+    }
+
+    /// DSN of the system's own role, past the links: what a fault takes connections with.
+    #[must_use]
+    pub fn app_dsn(&self) -> String {
+        self.app_dsn_at(self.postgres.address())
+    }
+
+    /// Base URL of each API, such as `http://127.0.0.1:40123`, in the order of their names; an
+    /// API that was restarted has another.
+    ///
+    /// # Errors
+    /// If an API told no address.
+    pub fn api_base_urls(&self) -> Result<Vec<String>> {
+        self.apis.iter().map(|api| base_url(api)).collect()
+    }
+
+    /// The process of that name.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn process_named(&self, name: &str) -> Result<Arc<SystemProcess>> {
+        let found = self.processes().into_iter().find(|process| process.process_name() == name);
+        found.with_context(|| format!("find process {name}"))
+    }
+
+    /// APIs, then workers.
+    #[must_use]
+    pub fn processes(&self) -> Vec<Arc<SystemProcess>> {
+        self.apis.iter().chain(&self.workers).cloned().collect()
+    }
+
+    /// The APIs, by number.
+    #[must_use]
+    pub fn apis(&self) -> &[Arc<SystemProcess>] {
+        &self.apis
+    }
+
+    /// The workers, by number.
+    #[must_use]
+    pub fn workers(&self) -> &[Arc<SystemProcess>] {
+        &self.workers
+    }
+
+    /// Redis, for a fault to end and to start again.
+    #[must_use]
+    pub fn redis_control(&self) -> Arc<RedisControl> {
+        Arc::new(RedisControl::new(Arc::clone(&self.redis), Arc::clone(&self.links)))
+    }
+
+    /// The links, with the client that faults act through.
+    #[must_use]
+    pub fn links(&self) -> &Arc<Links> {
+        &self.links
+    }
+
+    /// The PostgreSQL server.
+    #[must_use]
+    pub fn postgres(&self) -> &PostgresServer {
+        &self.postgres
+    }
+
+    /// The Redis server.
+    #[must_use]
+    pub fn redis(&self) -> &RedisServer {
+        &self.redis
+    }
+
+    /// The key that the APIs sign with.
+    #[must_use]
+    pub fn signing_key(&self) -> &SigningKey {
+        &self.signing_key
+    }
+
+    /// Stops everything in order: processes by SIGTERM, links, servers. Gives the names of the
+    /// processes that did not drain in 20 s or exited with another code than 0. May be called
+    /// again.
+    ///
+    /// # Errors
+    /// If something stays; everything was tried by then.
+    pub async fn stop(&self) -> Result<Vec<String>> {
+        let processes = self.processes();
+        let outcomes = join_all(processes.iter().map(|process| process.terminate(DRAIN_LIMIT))).await;
+        let mut undrained = Vec::new();
+        let mut failures = Vec::new();
+        for (process, outcome) in processes.iter().zip(outcomes) {
+            match outcome {
+                Ok(true) => {}
+                Ok(false) => undrained.push(process.process_name().to_owned()),
+                Err(error) => failures.push(format!("{error:#}")),
+            }
+        }
+        for outcome in [self.links.close().await, self.redis.stop().await, self.postgres.stop().await] {
+            if let Err(error) = outcome {
+                failures.push(format!("{error:#}"));
+            }
+        }
+        if failures.is_empty() { Ok(undrained) } else { bail!("stop the system: {}", failures.join("; ")) }
+    }
+}
+
+fn base_url(api: &SystemProcess) -> Result<String> {
+    Ok(format!("http://{}", api.address("address")?))
+}
+
+/// Asks `/readyz` until it answers 200.
+async fn wait_until_ready(api: &SystemProcess) -> Result<()> {
+    let url = format!("{}/readyz", base_url(api)?);
+    let client = reqwest::Client::builder().timeout(Duration::from_secs(5)).no_proxy().build()?;
+    let deadline = Instant::now() + READY_LIMIT;
+    loop {
+        let failure = match client.get(&url).send().await {
+            Ok(answer) if answer.status().is_success() => return Ok(()),
+            Ok(answer) => {
+                let status = answer.status();
+                let body: Value = answer.json().await.unwrap_or_default();
+                format!("{status} {body}")
+            }
+            Err(error) => error.to_string(),
+        };
+        if Instant::now() > deadline || !api.runs() {
+            bail!("{} is not ready within {} s: {failure}", api.process_name(), READY_LIMIT.as_secs());
+        }
+        tokio::time::sleep(POLL_EVERY).await;
+    }
+}
