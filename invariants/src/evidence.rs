@@ -45,6 +45,8 @@ pub struct Settings {
     pub revocation_bound_ms: u64,
     /// Attempts that a job gets, counted at claim.
     pub attempts_max: u64,
+    /// A forecast acknowledged this long before the end must have ended, milliseconds.
+    pub terminal_bound_ms: u64,
     /// Difference of two claim stamps that says nothing about their order: a claim is stamped when
     /// its transaction begins, and locks later.
     pub fifo_tolerance_ms: u64,
@@ -67,6 +69,7 @@ impl Default for Settings {
         Self {
             revocation_bound_ms: 1_000,
             attempts_max: 3,
+            terminal_bound_ms: 30_000,
             fifo_tolerance_ms: 1_500,
             lock_holding_faults: vec!["pool_exhaustion".to_owned()],
             errors_percent_max: 1,

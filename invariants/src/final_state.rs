@@ -115,8 +115,6 @@ pub struct ScenarioRow {
     pub scenario_id: String,
     /// Version.
     pub version: u64,
-    /// SHA-256 of the canonical JSON of `{name, notes, input}`, as in the history.
-    pub content_sha256: Option<String>,
     /// Labels of tenants whose canaries the row holds.
     pub owners_found: Vec<String>,
 }
@@ -407,7 +405,8 @@ pub struct ConnectionHygiene {
     pub idle_in_transaction: u64,
     /// That limit, seconds.
     pub idle_limit_s: u64,
-    /// Connections checked out of a pool, by process, where its metrics say.
+    /// Connections checked out of a pool, by process, where its metrics say: the least of at least
+    /// five samples spread over three seconds, so that a poll is not taken for a leak.
     pub in_use: BTreeMap<String, u64>,
 }
 

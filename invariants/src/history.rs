@@ -20,9 +20,9 @@
 //! | login, refresh | | tenant_id, user_id, session, expires_in_s |
 //! | logout, health | | |
 //! | me | | tenant_id, user_id |
-//! | scenario.create | key, content_sha256 | id, version, etag, content_sha256 |
-//! | scenario.read | id | id, version, etag, content_sha256 |
-//! | scenario.edit | id, if_version, content_sha256 | id, version, etag, content_sha256 |
+//! | scenario.create | key | id, version, etag, content_sha256, input_sha256 |
+//! | scenario.read | id | id, version, etag, content_sha256, input_sha256 |
+//! | scenario.edit | id, if_version | id, version, etag, content_sha256, input_sha256 |
 //! | scenario.list, forecast.list, invoice.list | | items |
 //! | forecast.request | key, scenario_id | id, scenario_id, forecast (state) |
 //! | forecast.read | id | id, scenario_id, forecast (in full) |
@@ -30,7 +30,7 @@
 //! | plan | | plan |
 //! | usage | | usage |
 //! | invoice.read | id | id, invoice (in full) |
-//! | foreign, absent | imitates, id, owner (foreign), twin (each other) | as the imitated one |
+//! | foreign, absent | imitates, id; of foreign also owner, owner_op, twin (the absent one) | as the imitated one |
 //! | auth.probe | attack, imitates, twin (honest 2xx on the same route), depends_on | |
 //!
 //! A forecast request repeated with its key carries the same `key`; the completion says `replayed`.
@@ -373,9 +373,6 @@ pub struct Args {
     /// Version named by If-Match.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub if_version: Option<u64>,
-    /// SHA-256, lower-case hex, of the canonical JSON of `{name, notes, input}` sent.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub content_sha256: Option<String>,
     /// Honest operation that a foreign, absent or probing request looks like.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub imitates: Option<F>,
@@ -475,9 +472,12 @@ pub struct Answer {
     /// ETag as it came.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub etag: Option<String>,
-    /// SHA-256 of the canonical JSON of `{name, notes, input}` received.
+    /// SHA-256, lower-case hex, of the canonical JSON of `{name, notes, input}` received.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub content_sha256: Option<String>,
+    /// SHA-256 of the canonical JSON of the scenario's `input` alone, as received.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub input_sha256: Option<String>,
     /// Scenario of a forecast.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scenario_id: Option<String>,

@@ -4,13 +4,31 @@
 //! the run was ([`evidence`]). Everything here is a pure function of it: same evidence, same
 //! verdict, same bytes. No clock, no randomness, no I/O.
 
+pub mod auth;
+pub mod billing;
 pub mod canary;
+pub mod checker;
 pub mod evidence;
 pub mod final_state;
+pub mod floors;
+pub mod forecast;
 pub mod history;
+pub mod laws;
+pub mod load;
 pub mod model;
+pub mod privacy;
+pub mod process;
+pub mod queue;
+pub mod rows;
+pub mod slo;
+pub mod store;
+pub mod tenancy;
+pub mod timeline;
+pub mod verdict;
 
 pub use canary::Canaries;
+pub use checker::{Breach, Case, Checker, Finding, judge};
 pub use evidence::{Evidence, Manifest, Settings};
 pub use final_state::FinalState;
 pub use history::Event;
+pub use verdict::{Answer, Launch, Verdict, Violation, merge};

@@ -1,0 +1,5 @@
+//! Who may come in.
+
+pub mod fails_closed;
+
+pub use fails_closed::FailsClosed;

@@ -1,0 +1,11 @@
+//! Money: nothing twice, nothing missed.
+
+mod charges;
+pub mod exactly_once;
+mod invoices;
+mod ledger;
+mod quota;
+mod requests;
+mod usage;
+
+pub use exactly_once::ExactlyOnce;

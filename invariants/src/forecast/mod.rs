@@ -1,0 +1,8 @@
+//! Forecasts: right, and the same every time.
+
+mod contents;
+pub mod correctness;
+pub mod determinism;
+
+pub use correctness::Correctness;
+pub use determinism::Determinism;

@@ -1,0 +1,106 @@
+//! Every fault that was asked for bit, was undone, and left enough of the load alive.
+//!
+//! A fault counts as landed with a control proof and an effect proof, both seen while it was
+//! installed, and as recovered with a proof of that. Anything less makes the run inconclusive. The
+//! goodput floor that a fault declares is a law: refusing everybody is no way to pass.
+
+use std::collections::BTreeSet;
+
+use crate::checker::{Breach, Case, Checker, Finding};
+use crate::history::{F, FaultEvent, FaultState, Phase, ProofKind};
+use crate::timeline::Window;
+
+/// Operations in a window below which its goodput says nothing.
+const GOODPUT_SAMPLES_MIN: u64 = 20;
+
+/// The law.
+pub struct FaultsLanded;
+
+impl Checker for FaultsLanded {
+    fn law(&self) -> &'static str {
+        "faults.landed"
+    }
+
+    fn what(&self) -> &'static str {
+        "every requested fault was observed by control and by effect, recovered, and left its goodput floor"
+    }
+
+    fn check(&self, case: &Case<'_>) -> Finding {
+        let mut found = Finding::new();
+        let mut landed = BTreeSet::new();
+        for (id, events) in &case.timeline.faults {
+            let kind = events[0].kind.as_str();
+            match landing(events) {
+                Ok(at_ns) => {
+                    landed.insert(kind);
+                    found.saw("landed", &case.timeline, at_ns, kind);
+                }
+                Err(reason) => found.unknown(format!("{id} {kind}: {reason}")),
+            }
+        }
+        for kind in &case.evidence.manifest.faults_requested {
+            found.saw_many("requested", 1);
+            if !landed.contains(kind.as_str()) {
+                found.unknown(format!("{kind} was requested and did not land"));
+            }
+        }
+        for window in &case.timeline.windows {
+            judge_goodput(case, window, &mut found);
+        }
+        found
+    }
+}
+
+/// When the fault was seen to bite, or what is missing.
+fn landing(events: &[&FaultEvent]) -> Result<u64, String> {
+    let first = |state| events.iter().find(|event| event.state == state).copied();
+    if let Some(failed) = first(FaultState::Failed) {
+        return Err(format!("failed: {}", failed.detail.as_deref().unwrap_or("no reason given")));
+    }
+    let installed = first(FaultState::Installed).ok_or("was never installed")?;
+    let removed = first(FaultState::Removed).ok_or("was never removed")?;
+    let recovered = first(FaultState::Recovered).ok_or("was never seen to be over")?;
+    let holds = |event: &FaultEvent, kind| {
+        event.proofs.iter().any(|proof| proof.kind == kind && proof.holds && !proof.source.is_empty())
+    };
+    let within = |event: &&&FaultEvent| {
+        event.state == FaultState::Observed && (installed.t_ns..=removed.t_ns).contains(&event.t_ns)
+    };
+    let observed: Vec<&&FaultEvent> = events.iter().filter(within).collect();
+    let mut bitten_ns = Vec::new();
+    for (kind, name) in [(ProofKind::Control, "control"), (ProofKind::Effect, "effect")] {
+        let proof = observed.iter().find(|event| holds(event, kind));
+        bitten_ns.push(proof.ok_or(format!("has no {name} proof from within its window"))?.t_ns);
+    }
+    if !holds(recovered, ProofKind::Recovery) {
+        return Err("has no proof of recovery".to_owned());
+    }
+    Ok(bitten_ns.into_iter().max().unwrap_or(installed.t_ns))
+}
+
+fn judge_goodput(case: &Case<'_>, window: &Window<'_>, found: &mut Finding) {
+    let events = &case.timeline.faults[window.id];
+    let Some(floor) = events.iter().find_map(|event| event.goodput_floor_percent) else {
+        return;
+    };
+    let (mut all, mut good) = (0u64, 0u64);
+    for op in case.timeline.ops.values() {
+        let is_load =
+            op.invoke.phase == Phase::Load && !matches!(op.f(), F::AuthProbe | F::Foreign | F::Absent | F::Health);
+        if is_load && window.contains(op.sent_ns()) {
+            all += 1;
+            good += u64::from(op.is_ok());
+        }
+    }
+    if all < GOODPUT_SAMPLES_MIN {
+        found.unknown(format!("{} {}: {all} operations in its window are too few", window.id, window.kind));
+        return;
+    }
+    found.saw("goodput_judged", &case.timeline, window.start_ns, window.kind);
+    if good * 100 < all * floor {
+        let what = format!("under {} {} only {good} of {all} operations succeeded", window.id, window.kind);
+        let actual = format!("{} %", good * 100 / all);
+        let breach = Breach::new("goodput_below_its_floor", what, format!("at least {floor} %"), actual);
+        found.breach(breach.at(window.end_ns).line(events[0].i));
+    }
+}

@@ -1,0 +1,5 @@
+//! Tenants do not see each other.
+
+pub mod isolation;
+
+pub use isolation::Isolation;
