@@ -1,0 +1,10 @@
+//! Each fault bites, heals and stays inside its radius; the proxy server does what its API says.
+
+mod pool_exhaustion;
+mod private_servers;
+mod process_kill;
+mod redis_loss;
+mod toxi_client;
+mod toxic_effects;
+mod toxid_api;
+mod wait;
