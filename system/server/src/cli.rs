@@ -1,0 +1,280 @@
+//! Flags and their environment twins: `--pool-max` is `FORECASTLE_POOL_MAX`. Times end in `-ms` or `-s`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use clap::{Args, Parser, Subcommand};
+use forecastle_api::TrustedNetwork;
+use forecastle_store::{CacheOptions, DbOptions};
+use tracing_subscriber::filter::LevelFilter;
+
+/// Multi-tenant forecasting.
+#[derive(Parser)]
+#[command(name = "forecastle", version)]
+pub(crate) struct Cli {
+    /// Least important level that is logged: error, warn, info, debug, trace or off.
+    #[arg(long, env = "FORECASTLE_LOG_LEVEL", default_value = "info", global = true)]
+    pub(crate) log_level: LevelFilter,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Answer HTTP.
+    Serve(Box<ServeArgs>),
+    /// Run forecast jobs.
+    Work(WorkArgs),
+    /// Bring invoices and payments to a time, once or for ever.
+    Bill(BillArgs),
+    /// Create roles and schema, or bring them up to date.
+    Migrate(MigrateArgs),
+    /// Load customers in bulk.
+    Seed(SeedArgs),
+    /// Print the OpenAPI document.
+    Openapi,
+}
+
+/// How to reach PostgreSQL.
+#[derive(Args)]
+pub(crate) struct DbArgs {
+    /// postgres://user:password@host:port/database
+    #[arg(long, env = "FORECASTLE_DATABASE_URL", hide_env_values = true)]
+    database_url: String,
+    /// Most connections of this process [default: 50; work: concurrency + 4; bill: parallel + 2].
+    #[arg(long, env = "FORECASTLE_POOL_MAX")]
+    pool_max: Option<u32>,
+    /// Longest wait for a connection.
+    #[arg(long, env = "FORECASTLE_ACQUIRE_TIMEOUT_MS", default_value_t = 2_000)]
+    acquire_timeout_ms: u64,
+    /// Longest run of a statement.
+    #[arg(long, env = "FORECASTLE_STATEMENT_TIMEOUT_MS", default_value_t = 4_000)]
+    statement_timeout_ms: u64,
+    /// Longest wait for a lock.
+    #[arg(long, env = "FORECASTLE_LOCK_TIMEOUT_MS", default_value_t = 2_000)]
+    lock_timeout_ms: u64,
+    /// Longest silence inside a transaction.
+    #[arg(long, env = "FORECASTLE_IDLE_TRANSACTION_TIMEOUT_MS", default_value_t = 10_000)]
+    idle_transaction_timeout_ms: u64,
+}
+
+impl DbArgs {
+    pub(crate) fn options(&self, application_name: &str, pool_max_default: u32) -> DbOptions {
+        DbOptions {
+            max_connections: self.pool_max.unwrap_or(pool_max_default),
+            acquire_timeout: Duration::from_millis(self.acquire_timeout_ms),
+            statement_timeout: Duration::from_millis(self.statement_timeout_ms),
+            lock_timeout: Duration::from_millis(self.lock_timeout_ms),
+            idle_in_transaction_timeout: Duration::from_millis(self.idle_transaction_timeout_ms),
+            ..DbOptions::new(&self.database_url, application_name)
+        }
+    }
+}
+
+/// How to reach Redis.
+#[derive(Args)]
+pub(crate) struct RedisArgs {
+    /// redis://host:port/
+    #[arg(long, env = "FORECASTLE_REDIS_URL", hide_env_values = true)]
+    redis_url: String,
+    /// Longest wait for an answer.
+    #[arg(long, env = "FORECASTLE_REDIS_TIMEOUT_MS", default_value_t = 250)]
+    redis_timeout_ms: u64,
+}
+
+impl RedisArgs {
+    pub(crate) fn options(&self) -> CacheOptions {
+        CacheOptions { redis_url: self.redis_url.clone(), timeout: Duration::from_millis(self.redis_timeout_ms) }
+    }
+}
+
+#[derive(Args)]
+pub(crate) struct ServeArgs {
+    #[command(flatten)]
+    pub(crate) db: DbArgs,
+    #[command(flatten)]
+    pub(crate) redis: RedisArgs,
+    /// Where to listen; port 0 takes a free one and prints it.
+    #[arg(long, env = "FORECASTLE_LISTEN", default_value = "127.0.0.1:0")]
+    pub(crate) listen: SocketAddr,
+    /// Name of this process in logs and in the database's list of connections.
+    #[arg(long, env = "FORECASTLE_INSTANCE", default_value = "api")]
+    pub(crate) instance: String,
+    /// kid:seed[,kid2:seed2]: Ed25519 seeds of 32 bytes, unpadded base64url; the first one signs.
+    #[arg(long, env = "FORECASTLE_SIGNING_KEYS", hide_env_values = true)]
+    pub(crate) signing_keys: String,
+    /// Lifetime of an access token.
+    #[arg(long, env = "FORECASTLE_ACCESS_TTL_S", default_value_t = 300)]
+    pub(crate) access_ttl_s: u64,
+    /// Lifetime of a refresh token.
+    #[arg(long, env = "FORECASTLE_REFRESH_TTL_S", default_value_t = 2_592_000)]
+    pub(crate) refresh_ttl_s: u64,
+    /// Longest lifetime of a session.
+    #[arg(long, env = "FORECASTLE_SESSION_TTL_S", default_value_t = 7_776_000)]
+    pub(crate) session_ttl_s: u64,
+    /// How long a rotated refresh token is still honoured.
+    #[arg(long, env = "FORECASTLE_REFRESH_GRACE_MS", default_value_t = 10_000)]
+    pub(crate) refresh_grace_ms: u64,
+    /// How long a session's standing is kept in Redis.
+    #[arg(long, env = "FORECASTLE_SESSION_CACHE_MS", default_value_t = 30_000)]
+    pub(crate) session_cache_ms: u64,
+    /// How long scenarios, results and dashboards are kept in Redis.
+    #[arg(long, env = "FORECASTLE_CACHE_TTL_MS", default_value_t = 300_000)]
+    pub(crate) cache_ttl_ms: u64,
+    /// How long plans are kept in Redis.
+    #[arg(long, env = "FORECASTLE_ENTITLEMENT_CACHE_MS", default_value_t = 10_000)]
+    pub(crate) entitlement_cache_ms: u64,
+    /// How long the answer to an idempotency key is kept.
+    #[arg(long, env = "FORECASTLE_IDEMPOTENCY_TTL_S", default_value_t = 86_400)]
+    pub(crate) idempotency_ttl_s: u64,
+    /// Longest work on one request.
+    #[arg(long, env = "FORECASTLE_REQUEST_TIMEOUT_MS", default_value_t = 10_000)]
+    pub(crate) request_timeout_ms: u64,
+    /// Longest drain after SIGTERM.
+    #[arg(long, env = "FORECASTLE_DRAIN_TIMEOUT_MS", default_value_t = 30_000)]
+    pub(crate) drain_timeout_ms: u64,
+    /// Largest request body, bytes.
+    #[arg(long, env = "FORECASTLE_BODY_BYTES_MAX", default_value_t = 1_048_576)]
+    pub(crate) body_bytes_max: usize,
+    /// Networks whose X-Forwarded-For is believed, separated by commas.
+    #[arg(long, env = "FORECASTLE_TRUSTED_PROXIES", value_delimiter = ',')]
+    pub(crate) trusted_proxies: Vec<TrustedNetwork>,
+    /// Requests a second of one user.
+    #[arg(long, env = "FORECASTLE_RATE_USER_PER_S")]
+    pub(crate) rate_user_per_s: Option<u32>,
+    /// Requests a second from one client address.
+    #[arg(long, env = "FORECASTLE_RATE_ADDRESS_PER_S")]
+    pub(crate) rate_address_per_s: Option<u32>,
+    /// Sign-ups and logins a second from one client address.
+    #[arg(long, env = "FORECASTLE_RATE_LOGIN_PER_S")]
+    pub(crate) rate_login_per_s: Option<u32>,
+    /// The same three on this instance alone, while Redis does not answer: user.
+    #[arg(long, env = "FORECASTLE_RATE_USER_FLOOR_PER_S")]
+    pub(crate) rate_user_floor_per_s: Option<u32>,
+    /// Client address.
+    #[arg(long, env = "FORECASTLE_RATE_ADDRESS_FLOOR_PER_S")]
+    pub(crate) rate_address_floor_per_s: Option<u32>,
+    /// Sign-ups and logins.
+    #[arg(long, env = "FORECASTLE_RATE_LOGIN_FLOOR_PER_S")]
+    pub(crate) rate_login_floor_per_s: Option<u32>,
+    /// Password hashes computed at once.
+    #[arg(long, env = "FORECASTLE_PASSWORD_HASHES_MAX", default_value_t = 2)]
+    pub(crate) password_hashes_max: usize,
+    /// Requests that may wait for one.
+    #[arg(long, env = "FORECASTLE_PASSWORD_WAITERS_MAX", default_value_t = 64)]
+    pub(crate) password_waiters_max: usize,
+    /// Memory of one password hash, KiB.
+    #[arg(long, env = "FORECASTLE_PASSWORD_MEMORY_KIB", default_value_t = 19_456)]
+    pub(crate) password_memory_kib: u32,
+    /// Passes of one password hash.
+    #[arg(long, env = "FORECASTLE_PASSWORD_PASSES", default_value_t = 2)]
+    pub(crate) password_passes: u32,
+    /// Most customers that may sign up (the launch phase); unlimited if absent.
+    #[arg(long, env = "FORECASTLE_CUSTOMER_CAP")]
+    pub(crate) customer_cap: Option<u64>,
+}
+
+#[derive(Args)]
+pub(crate) struct WorkArgs {
+    #[command(flatten)]
+    pub(crate) db: DbArgs,
+    #[command(flatten)]
+    pub(crate) redis: RedisArgs,
+    /// Name of this process; first part of the worker's name on its claims.
+    #[arg(long, env = "FORECASTLE_INSTANCE", default_value = "worker")]
+    pub(crate) instance: String,
+    /// Jobs computed at once.
+    #[arg(long, env = "FORECASTLE_CONCURRENCY", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub(crate) concurrency: u32,
+    /// How long a claim holds without a heartbeat.
+    #[arg(long, env = "FORECASTLE_LEASE_MS", default_value_t = 10_000)]
+    pub(crate) lease_ms: u64,
+    /// Time between heartbeats.
+    #[arg(long, env = "FORECASTLE_HEARTBEAT_MS", default_value_t = 2_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) heartbeat_ms: u64,
+    /// Longest time between two looks at the queue.
+    #[arg(long, env = "FORECASTLE_POLL_MS", default_value_t = 500)]
+    pub(crate) poll_ms: u64,
+    /// How long after its first claim a job may be worked on.
+    #[arg(long, env = "FORECASTLE_DEADLINE_MS", default_value_t = 300_000)]
+    pub(crate) deadline_ms: u64,
+    /// Back-off before the second attempt.
+    #[arg(long, env = "FORECASTLE_BACKOFF_BASE_MS", default_value_t = 500)]
+    pub(crate) backoff_base_ms: u64,
+    /// Longest back-off.
+    #[arg(long, env = "FORECASTLE_BACKOFF_CAP_MS", default_value_t = 30_000)]
+    pub(crate) backoff_cap_ms: u64,
+    /// Longest wait for running jobs after SIGTERM, before they go back to the queue.
+    #[arg(long, env = "FORECASTLE_DRAIN_TIMEOUT_MS", default_value_t = 30_000)]
+    pub(crate) drain_timeout_ms: u64,
+    /// Where to answer GET /metrics; absent: nowhere.
+    #[arg(long, env = "FORECASTLE_METRICS_LISTEN")]
+    pub(crate) metrics_listen: Option<SocketAddr>,
+}
+
+#[derive(Args)]
+pub(crate) struct BillArgs {
+    #[command(flatten)]
+    pub(crate) db: DbArgs,
+    /// The payment provider.
+    #[arg(long, env = "FORECASTLE_PROVIDER_URL")]
+    pub(crate) provider_url: String,
+    /// Longest wait for one of its answers.
+    #[arg(long, env = "FORECASTLE_PROVIDER_TIMEOUT_MS", default_value_t = 2_000)]
+    pub(crate) provider_timeout_ms: u64,
+    /// Bring the books to this time (RFC 3339), once. Exit code 5 if something is left to be done.
+    #[arg(long, env = "FORECASTLE_AS_OF")]
+    pub(crate) as_of: Option<DateTime<Utc>>,
+    /// Bring the books to now, once.
+    #[arg(long, env = "FORECASTLE_ONCE")]
+    pub(crate) once: bool,
+    /// Otherwise: time between two runs.
+    #[arg(long, env = "FORECASTLE_EVERY_MS", default_value_t = 60_000)]
+    pub(crate) every_ms: u64,
+    /// Tenants billed side by side.
+    #[arg(long, env = "FORECASTLE_PARALLEL", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub(crate) parallel: u32,
+    /// Name of this process.
+    #[arg(long, env = "FORECASTLE_INSTANCE", default_value = "biller")]
+    pub(crate) instance: String,
+}
+
+#[derive(Args)]
+pub(crate) struct MigrateArgs {
+    /// A superuser's address: roles that bypass row-level security are made here.
+    #[arg(long, env = "FORECASTLE_DATABASE_URL", hide_env_values = true)]
+    pub(crate) database_url: String,
+    /// Password to give to forecastle_app; unchanged if absent.
+    #[arg(long, env = "FORECASTLE_APP_PASSWORD", hide_env_values = true)]
+    pub(crate) app_password: Option<String>,
+    /// Password to give to forecastle_read; unchanged if absent.
+    #[arg(long, env = "FORECASTLE_READ_PASSWORD", hide_env_values = true)]
+    pub(crate) read_password: Option<String>,
+}
+
+#[derive(Args)]
+pub(crate) struct SeedArgs {
+    /// The address of a role that bypasses row-level security and may write.
+    #[arg(long, env = "FORECASTLE_DATABASE_URL", hide_env_values = true)]
+    pub(crate) database_url: String,
+    /// How many customers: 60 % FREE, 30 % STARTER, 10 % PRO.
+    #[arg(long, env = "FORECASTLE_CUSTOMERS")]
+    pub(crate) customers: u32,
+    /// Scenarios of each, within its plan's limit.
+    #[arg(long, env = "FORECASTLE_SCENARIOS_EACH", default_value_t = 2)]
+    pub(crate) scenarios_each: u32,
+    /// Finished forecasts of each, within its plan's cap.
+    #[arg(long, env = "FORECASTLE_FORECASTS_EACH", default_value_t = 3)]
+    pub(crate) forecasts_each: u32,
+    /// First part of the e-mail addresses: <prefix>-<number>@seed.example.
+    #[arg(long, env = "FORECASTLE_EMAIL_PREFIX", default_value = "owner")]
+    pub(crate) email_prefix: String,
+    /// The one password of all of them.
+    #[arg(long, env = "FORECASTLE_SEED_PASSWORD", hide_env_values = true)]
+    pub(crate) password: String,
+    /// A scenario's input as JSON; a small built-in one if absent.
+    #[arg(long, env = "FORECASTLE_SCENARIO_FILE")]
+    pub(crate) scenario_file: Option<PathBuf>,
+}

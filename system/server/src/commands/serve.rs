@@ -1,0 +1,61 @@
+//! `forecastle serve`
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use forecastle_api::{ApiConfig, KeySet, Limits, Rate};
+use serde_json::json;
+
+use crate::cli::ServeArgs;
+use crate::commands::announce;
+use crate::exit_code::ExitCode;
+use crate::shutdown;
+
+const POOL_MAX: u32 = 50;
+
+/// Serves until SIGTERM.
+pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
+    let listener = tokio::net::TcpListener::bind(args.listen).await.context("bind listener")?;
+    let address = listener.local_addr().context("read listener's address")?;
+    let config = config(&args)?;
+    announce(&json!({ "event": "listening", "address": address.to_string() }))?;
+    forecastle_api::serve(config, listener, shutdown::requested()).await.context("serve")?;
+    Ok(ExitCode::Done)
+}
+
+fn config(args: &ServeArgs) -> anyhow::Result<ApiConfig> {
+    let keys = KeySet::parse(&args.signing_keys).context("read signing keys")?;
+    let mut config = ApiConfig::new(args.db.options(&args.instance, POOL_MAX), args.redis.options(), keys);
+    config.customer_cap = args.customer_cap;
+    config.access_ttl = Duration::from_secs(args.access_ttl_s);
+    config.refresh_ttl = Duration::from_secs(args.refresh_ttl_s);
+    config.session_ttl = Duration::from_secs(args.session_ttl_s);
+    config.refresh_grace = Duration::from_millis(args.refresh_grace_ms);
+    config.session_cache = Duration::from_millis(args.session_cache_ms);
+    config.cache_ttl = Duration::from_millis(args.cache_ttl_ms);
+    config.entitlement_cache = Duration::from_millis(args.entitlement_cache_ms);
+    config.idempotency_ttl = Duration::from_secs(args.idempotency_ttl_s);
+    config.request_timeout = Duration::from_millis(args.request_timeout_ms);
+    config.drain_timeout = Duration::from_millis(args.drain_timeout_ms);
+    config.body_bytes_max = args.body_bytes_max;
+    config.password_hashes_max = args.password_hashes_max;
+    config.password_waiters_max = args.password_waiters_max;
+    config.password_memory_kib = args.password_memory_kib;
+    config.password_passes = args.password_passes;
+    config.trusted_proxies.clone_from(&args.trusted_proxies);
+    config.limits = limits(args);
+    Ok(config)
+}
+
+fn limits(args: &ServeArgs) -> Limits {
+    let default = Limits::default();
+    let rate = |wanted: Option<u32>, default: Rate| wanted.map_or(default, Rate::per_second);
+    Limits {
+        user: rate(args.rate_user_per_s, default.user),
+        address: rate(args.rate_address_per_s, default.address),
+        credentials: rate(args.rate_login_per_s, default.credentials),
+        user_floor: rate(args.rate_user_floor_per_s, default.user_floor),
+        address_floor: rate(args.rate_address_floor_per_s, default.address_floor),
+        credentials_floor: rate(args.rate_login_floor_per_s, default.credentials_floor),
+    }
+}

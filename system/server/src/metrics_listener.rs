@@ -1,0 +1,25 @@
+//! Prometheus metrics of a process that has no HTTP interface of its own.
+
+use std::net::SocketAddr;
+
+use anyhow::Context as _;
+use axum::Router;
+use axum::routing::get;
+use metrics_exporter_prometheus::PrometheusBuilder;
+
+/// Installs the recorder and answers `GET /metrics` and `GET /livez` on `listen` in the background; the
+/// address it really listens on.
+pub(crate) async fn start(listen: SocketAddr) -> anyhow::Result<SocketAddr> {
+    let handle = PrometheusBuilder::new().install_recorder().context("install metrics recorder")?;
+    let listener = tokio::net::TcpListener::bind(listen).await.context("bind metrics listener")?;
+    let address = listener.local_addr().context("read metrics address")?;
+    let app = Router::new()
+        .route("/livez", get(|| async { "alive\n" }))
+        .route("/metrics", get(move || std::future::ready(handle.render())));
+    tokio::spawn(async move {
+        if let Err(error) = axum::serve(listener, app).await {
+            tracing::error!(error = %error, "serve metrics");
+        }
+    });
+    Ok(address)
+}
