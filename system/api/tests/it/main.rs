@@ -1,0 +1,10 @@
+//! The interface over real HTTP, on a PostgreSQL and a Redis of each test's own.
+
+mod auth;
+mod failure;
+mod fixtures;
+mod http_shape;
+mod idempotency;
+mod isolation;
+mod product;
+mod servers;
