@@ -71,6 +71,8 @@ pub struct PoolExhaustion {
     address: SocketAddr,
     filler: PgConnectOptions,
     admin: PgConnectOptions,
+    /// Kept open: closing it would leave a gap that an ordinary role could slip into.
+    watcher: Option<PgConnection>,
     locker: Option<PgConnection>,
     keeper: Option<Keeper>,
     used: bool,
@@ -108,6 +110,7 @@ impl PoolExhaustion {
             config,
             tolerance,
             address,
+            watcher: None,
             locker: None,
             keeper: None,
             used: false,
@@ -135,7 +138,7 @@ impl PoolExhaustion {
         self.take_locks().await?;
         self.keeper = Some(Keeper::start(self.filler.clone(), self.admin.clone(), self.config.leave_free));
         let during = self.wait_until_full(&mut admin).await?;
-        close(admin).await;
+        self.watcher = Some(admin);
         Ok(Proof::new(
             "connections_exhausted",
             json!({
@@ -239,6 +242,9 @@ impl PoolExhaustion {
                 None => Vec::new(),
             };
             self.keeper = None;
+            if let Some(watcher) = self.watcher.take() {
+                close(watcher).await;
+            }
             for connection in held {
                 close(connection).await;
             }
@@ -301,9 +307,16 @@ impl Fault for PoolExhaustion {
 
     fn control_proof(&mut self) -> BoxFuture<'_, Result<Proof, ProofError>> {
         Box::pin(async {
-            let mut admin = connect(&self.admin).await.map_err(ProofError::Unreadable)?;
-            let found = self.look_full(&mut admin).await;
-            close(admin).await;
+            let mut watcher = match self.watcher.take() {
+                Some(watcher) => watcher,
+                None => connect(&self.admin).await.map_err(ProofError::Unreadable)?,
+            };
+            let found = self.look_full(&mut watcher).await;
+            if matches!(found, Err(ProofError::Unreadable(_))) || self.keeper.is_none() {
+                close(watcher).await;
+            } else {
+                self.watcher = Some(watcher);
+            }
             let (found, refusal) = found?;
             Ok(Proof::new(
                 "connections_exhausted",
