@@ -45,21 +45,47 @@ impl Amount {
     }
 }
 
-/// Powers of ten (and `Q` times them), each computed when first needed and kept, so that aligning two
-/// scales costs one multiplication and rounding one division. Scales reach tens of thousands of
-/// digits but few of them occur, hence no table of all.
+/// Exponents below this get a table of all; it never exceeds 64 KiB.
+const TABLE_EXPONENTS: usize = 512;
+
+/// `factor × 10^exponent`, each computed once. Scales reach tens of thousands of digits but few of
+/// those occur, so only the small ones stand in a full table.
+struct Powers {
+    table: Vec<IBig>,
+    sparse: BTreeMap<usize, IBig>,
+}
+
+impl Powers {
+    fn of(factor: i64) -> Self {
+        Self { table: vec![factor.into()], sparse: BTreeMap::new() }
+    }
+
+    fn get(&mut self, exponent: usize) -> &IBig {
+        if exponent >= TABLE_EXPONENTS {
+            let factor = &self.table[0];
+            return self.sparse.entry(exponent).or_insert_with(|| IBig::from(10).pow(exponent) * factor);
+        }
+        while self.table.len() <= exponent {
+            self.table.push(&self.table[self.table.len() - 1] * IBig::from(10));
+        }
+        &self.table[exponent]
+    }
+}
+
+/// Exact arithmetic that needs powers of ten: aligning two scales costs one multiplication,
+/// rounding one division.
 pub(crate) struct Tens {
-    powers: BTreeMap<usize, IBig>,
-    q_powers: BTreeMap<usize, IBig>,
+    powers: Powers,
+    q_powers: Powers,
 }
 
 impl Tens {
     pub(crate) fn new() -> Self {
-        Self { powers: BTreeMap::new(), q_powers: BTreeMap::new() }
+        Self { powers: Powers::of(1), q_powers: Powers::of(Q) }
     }
 
     pub(crate) fn power(&mut self, exponent: usize) -> &IBig {
-        power_times(&mut self.powers, exponent, 1)
+        self.powers.get(exponent)
     }
 
     /// `sum += term`.
@@ -100,7 +126,7 @@ impl Tens {
     /// `amount / divisor` in units of `10^-digits`, half to even; `None` beyond ±1e15.
     pub(crate) fn round_over(&mut self, amount: &Amount, digits: usize, divisor: Option<&IBig>) -> Option<i128> {
         let Decimal { int, scale } = &amount.0;
-        let base = power_times(&mut self.q_powers, *scale, Q);
+        let base = self.q_powers.get(*scale);
         let product = divisor.map(|d| base * d);
         let denominator = product.as_ref().unwrap_or(base);
         // |int| > 1e15 × denominator, first by size alone.
@@ -122,7 +148,7 @@ impl Tens {
 
     /// The nearest double to an amount, ties to even.
     pub(crate) fn amount_to_f64(&mut self, amount: &Amount) -> f64 {
-        let denominator = power_times(&mut self.q_powers, amount.0.scale, Q);
+        let denominator = self.q_powers.get(amount.0.scale);
         quotient_to_f64(&amount.0.int, denominator)
     }
 
@@ -130,11 +156,6 @@ impl Tens {
     pub(crate) fn decimal_to_f64(&mut self, value: &Decimal) -> f64 {
         quotient_to_f64(&value.int, self.power(value.scale))
     }
-}
-
-/// `factor × 10^exponent`, from the cache of that factor.
-fn power_times(cache: &mut BTreeMap<usize, IBig>, exponent: usize, factor: i64) -> &IBig {
-    cache.entry(exponent).or_insert_with(|| IBig::from(10).pow(exponent) * IBig::from(factor))
 }
 
 /// `numerator / denominator` (positive) to the nearest whole number, ties to the even one.
