@@ -44,7 +44,7 @@ fn judge_probe(case: &Case<'_>, op: &Op<'_>, found: &mut Finding) {
     if let Some(cause) = args.depends_on {
         let bound_ns = case.evidence.manifest.settings.revocation_bound_ms * 1_000_000;
         let cause = timeline.ops.get(&cause).filter(|cause| cause.is_ok());
-        if !cause.is_some_and(|cause| cause.ended_ns().saturating_add(bound_ns) <= op.sent_ns()) {
+        if cause.is_none_or(|cause| cause.ended_ns().saturating_add(bound_ns) > op.sent_ns()) {
             return;
         }
     }

@@ -127,7 +127,7 @@ impl<'a> Register<'a> {
             }
             // A write under way may be seen by one read and not by the next.
             let between = |edit: &&Op<'_>| edit.sent_ns() <= read.ended_ns() && before.sent_ns() <= edit.ended_ns();
-            if before.ended_ns() < read.sent_ns() && !self.edits.iter().any(|edit| between(&edit)) {
+            if before.ended_ns() < read.sent_ns() && !self.edits.iter().any(between) {
                 let what = format!("a session of {} read version {version} of {id}, then {seen}", read.who());
                 let breach =
                     Breach::new("versions_went_back", what, format!("version {version} or later"), seen.to_string());
