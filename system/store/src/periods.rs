@@ -71,13 +71,3 @@ pub async fn billing_tenants(db: &Db, as_of: DateTime<Utc>) -> Result<Vec<Tenant
     let rows: Vec<(Uuid,)> = db.across_tenants().await?.all(query).await?;
     Ok(rows.into_iter().map(|(id,)| TenantId::from_uuid(id)).collect())
 }
-
-/// How many tenants there are, for the cap of the launch phase.
-///
-/// # Errors
-/// As [`StoreError`] says.
-pub async fn tenants_count(db: &Db) -> Result<u64, StoreError> {
-    let query = sqlx::query_scalar("SELECT app.tenants_count()");
-    let count: Option<i64> = db.across_tenants().await?.scalar(query).await?;
-    Ok(count.and_then(|n| u64::try_from(n).ok()).unwrap_or(0))
-}

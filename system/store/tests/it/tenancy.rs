@@ -1,0 +1,110 @@
+//! Row-level security on every table, the closed list of functions that look past it, and migrating twice.
+
+use forecastle_domain::TenantId;
+use forecastle_store::migrate::{RolePasswords, migrate};
+use forecastle_store::{StoreError, periods};
+use forecastle_testbed::customers;
+use sqlx::AssertSqlSafe;
+
+use crate::support::{Bed, bed};
+
+const MAY_LOOK_ACROSS: [&str; 5] =
+    ["auth_refresh_token", "auth_user_by_email", "billing_tenants", "queue_claim", "tenants_count"];
+
+async fn tables(bed: &mut Bed) -> Vec<String> {
+    sqlx::query_scalar("SELECT tablename::text FROM pg_tables WHERE schemaname = 'app' ORDER BY 1")
+        .fetch_all(&mut bed.admin)
+        .await
+        .unwrap()
+}
+
+#[tokio::test]
+async fn every_table_forces_row_level_security_and_leads_its_key_with_the_tenant() {
+    let mut bed = bed().await;
+    let tables = tables(&mut bed).await;
+    assert!(tables.len() >= 14, "{tables:?}");
+    for table in tables {
+        let (enabled, forced, first_key, owner, policies): (bool, bool, String, String, i64) = sqlx::query_as(
+            "SELECT c.relrowsecurity, c.relforcerowsecurity,
+                    (SELECT a.attname::text FROM pg_index i JOIN pg_attribute a
+                     ON a.attrelid = c.oid AND a.attnum = i.indkey[0] WHERE i.indrelid = c.oid AND i.indisprimary),
+                    pg_get_userbyid(c.relowner)::text,
+                    (SELECT count(*) FROM pg_policy p WHERE p.polrelid = c.oid
+                       AND pg_get_expr(p.polqual, c.oid) LIKE '%app.tenant%'
+                       AND pg_get_expr(p.polwithcheck, c.oid) LIKE '%app.tenant%')
+             FROM pg_class c WHERE c.oid = ('app.' || $1)::regclass",
+        )
+        .bind(&table)
+        .fetch_one(&mut bed.admin)
+        .await
+        .unwrap();
+        assert!(enabled && forced, "{table} does not force row-level security");
+        assert_eq!((first_key.as_str(), owner.as_str(), policies), ("tenant_id", "forecastle_owner", 1), "{table}");
+    }
+    let bypassing: Vec<String> = sqlx::query_scalar(
+        "SELECT rolname::text FROM pg_roles WHERE rolname LIKE 'forecastle%' AND (rolbypassrls OR rolsuper) ORDER BY 1",
+    )
+    .fetch_all(&mut bed.admin)
+    .await
+    .unwrap();
+    assert_eq!(bypassing, ["forecastle_definer", "forecastle_read"]);
+}
+
+#[tokio::test]
+async fn only_the_listed_functions_look_across_tenants() {
+    let mut bed = bed().await;
+    let found: Vec<(String, String, bool)> = sqlx::query_as(
+        "SELECT p.proname::text, pg_get_userbyid(p.proowner)::text,
+                'search_path=app, pg_temp' = ANY (p.proconfig)
+         FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+         WHERE p.prosecdef AND n.nspname NOT IN ('pg_catalog', 'information_schema') ORDER BY 1",
+    )
+    .fetch_all(&mut bed.admin)
+    .await
+    .unwrap();
+    let names: Vec<&str> = found.iter().map(|(name, ..)| name.as_str()).collect();
+    assert_eq!(names, MAY_LOOK_ACROSS);
+    assert!(found.iter().all(|(_, owner, path)| owner == "forecastle_definer" && *path), "{found:?}");
+}
+
+#[tokio::test]
+async fn one_tenant_sees_and_writes_nothing_of_another_in_any_table() {
+    let mut bed = bed().await;
+    let ours = customers::sign_up(&mut bed.admin, "FREE", "USD", "2026-01-01").await;
+    let theirs = customers::sign_up(&mut bed.admin, "STARTER", "EUR", "2026-01-01").await;
+    customers::queue_forecast(&mut bed.admin, &theirs, &customers::scenario_input()).await;
+
+    for table in tables(&mut bed).await {
+        let mut tx = bed.db.tenant(ours.tenant.into()).begin().await.unwrap();
+        let foreign = format!("SELECT count(*) FROM app.{table} WHERE tenant_id <> '{}'", ours.tenant);
+        assert_eq!(tx.scalar::<i64>(sqlx::query_scalar(AssertSqlSafe(foreign))).await.unwrap(), Some(0), "{table}");
+    }
+    // The positive control: the owner does see its own.
+    let mut tx = bed.db.tenant(theirs.tenant.into()).begin().await.unwrap();
+    let own: Option<i64> = tx.scalar(sqlx::query_scalar("SELECT count(*) FROM app.jobs")).await.unwrap();
+    assert_eq!(own, Some(1));
+    drop(tx);
+
+    let mut tx = bed.db.tenant(ours.tenant.into()).begin().await.unwrap();
+    let planted = sqlx::query("INSERT INTO app.quota_periods (tenant_id, period_index, taken) VALUES ($1, 7, 1)")
+        .bind(theirs.tenant);
+    assert_eq!(tx.execute(planted).await, Err(StoreError::Refused { code: "42501".to_owned() }));
+}
+
+#[tokio::test]
+async fn the_tenant_does_not_outlive_its_transaction() {
+    let mut bed = bed().await;
+    let ours = customers::sign_up(&mut bed.admin, "FREE", "USD", "2026-01-01").await;
+    bed.db.tenant(ours.tenant.into()).begin().await.unwrap().commit().await.unwrap();
+    // A tenant that does not exist, on the same pooled connections, finds nothing.
+    let mut tx = bed.db.tenant(TenantId::from_uuid(uuid::Uuid::nil())).begin().await.unwrap();
+    assert_eq!(periods::lock_profile(&mut tx).await.err(), Some(StoreError::NotFound));
+}
+
+#[tokio::test]
+async fn migrating_twice_changes_nothing() {
+    let bed = bed().await;
+    let again =
+        migrate(&bed.postgres.admin_url(), &RolePasswords { app: Some("it's".to_owned()), read: None }).await.unwrap();
+    assert_eq!(again.applied, 0);
+}

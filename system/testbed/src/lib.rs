@@ -1,0 +1,13 @@
+//! Private PostgreSQL and Redis servers for Forecastle's own integration tests: each on a free port of
+//! the loopback address, in a scratch directory, gone with the value that stands for it.
+//!
+//! Not for the product: only `dev-dependencies` name this crate. A missing server fails the test that
+//! needs it and says how to mend that; nothing is skipped.
+
+pub mod customers;
+mod postgres;
+mod redis;
+mod scratch;
+
+pub use postgres::Postgres;
+pub use redis::Redis;
