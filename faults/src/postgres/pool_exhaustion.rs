@@ -10,7 +10,7 @@ use std::{net::SocketAddr, net::ToSocketAddrs, str::FromStr, time::Duration};
 
 use serde_json::json;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, postgres::PgConnectOptions};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::activity::{self, Activity};
@@ -20,6 +20,8 @@ use crate::{
 };
 
 const CONNECT_MS_MAX: u64 = 5_000;
+/// An authenticated connection costs both sides some milliseconds of work.
+const OPEN_AT_ONCE_MAX: usize = 8;
 const TOP_UP_EVERY_MS: u64 = 25;
 const POLL_MS: u64 = 10;
 
@@ -384,21 +386,31 @@ async fn keep_full(
             watcher = connect(&admin).await.ok();
             continue;
         };
-        for _ in 0..room {
-            if stop.is_cancelled() {
-                break;
-            }
-            match connect(&filler).await {
-                Ok(connection) => held.push(connection),
-                // Full already, or somebody was faster: look again at the next tick.
-                Err(_) => break,
-            }
-        }
+        open_many(&filler, room, &stop, &mut held).await;
     }
     if let Some(watcher) = watcher {
         close(watcher).await;
     }
     held
+}
+
+/// Opens up to `room` connections, a few at a time; gives up at the first that is refused.
+async fn open_many(filler: &PgConnectOptions, room: i64, stop: &CancellationToken, held: &mut Vec<PgConnection>) {
+    let mut opening = JoinSet::new();
+    let mut left = room;
+    loop {
+        while left > 0 && opening.len() < OPEN_AT_ONCE_MAX && !stop.is_cancelled() {
+            left -= 1;
+            let filler = filler.clone();
+            opening.spawn(async move { connect(&filler).await });
+        }
+        match opening.join_next().await {
+            Some(Ok(Ok(connection))) => held.push(connection),
+            // Full already, or somebody was faster: look again at the next tick.
+            Some(_) => left = 0,
+            None => return,
+        }
+    }
 }
 
 fn options(parameter: &'static str, dsn: &str) -> Result<PgConnectOptions, InstallError> {
