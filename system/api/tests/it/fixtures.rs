@@ -52,7 +52,8 @@ pub(crate) fn config(servers: &Servers) -> ApiConfig {
 pub(crate) struct Instance {
     base: String,
     client: reqwest::Client,
-    _stop: tokio::sync::oneshot::Sender<()>,
+    stop: tokio::sync::oneshot::Sender<()>,
+    served: tokio::task::JoinHandle<Result<(), forecastle_api::ServeError>>,
 }
 
 /// An answer, read whole.
@@ -91,8 +92,21 @@ impl Instance {
         let stopped = async move {
             let _ = stopped.await;
         };
-        tokio::spawn(async move { forecastle_api::serve(config, listener, stopped).await.expect("serve") });
-        Self { base, client: reqwest::Client::new(), _stop: stop }
+        let served = tokio::spawn(forecastle_api::serve(config, listener, stopped));
+        Self { base, client: reqwest::Client::new(), stop, served }
+    }
+
+    /// Asks it to drain, and gives what it ends with.
+    pub(crate) async fn drain(self) -> Result<(), forecastle_api::ServeError> {
+        let Self { client, stop, served, .. } = self;
+        drop(client);
+        drop(stop);
+        served.await.expect("no panic")
+    }
+
+    /// What a client with connections of its own needs.
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.base)
     }
 
     pub(crate) async fn send(

@@ -5,6 +5,7 @@ mod failure;
 mod fixtures;
 mod http_shape;
 mod idempotency;
+mod interruption;
 mod isolation;
 mod product;
 mod servers;

@@ -122,6 +122,21 @@ impl Servers {
         let _ = std::fs::remove_file(self.redis_socket());
     }
 
+    /// Stops it where it is: connections stay, answers do not come.
+    pub(crate) fn freeze_redis(&self) {
+        self.signal_redis("-STOP");
+    }
+
+    /// Lets it go on.
+    pub(crate) fn thaw_redis(&self) {
+        self.signal_redis("-CONT");
+    }
+
+    fn signal_redis(&self, signal: &str) {
+        let pid = self.redis.as_ref().expect("a running Redis").child.id().to_string();
+        assert!(Command::new("kill").args([signal, &pid]).status().expect("signal").success());
+    }
+
     /// Every key that Redis holds.
     pub(crate) async fn redis_keys(&self) -> Vec<String> {
         let client = redis::Client::open(self.redis_url()).expect("redis address");
