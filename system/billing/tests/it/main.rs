@@ -1,0 +1,4 @@
+//! The billing run against a real PostgreSQL and a small provider that keeps its own book.
+
+mod books;
+mod provider;

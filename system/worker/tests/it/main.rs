@@ -1,0 +1,3 @@
+//! A worker against a real PostgreSQL and a real Redis.
+
+mod life;
