@@ -24,6 +24,7 @@ pub mod report;
 pub mod results;
 pub mod rows;
 pub mod slo;
+pub mod specimen;
 pub mod store;
 pub mod tenancy;
 pub mod timeline;

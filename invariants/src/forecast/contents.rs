@@ -77,7 +77,7 @@ pub(super) fn id_of<'a>(op: &Op<'a>) -> Option<&'a str> {
 }
 
 /// SHA-256 of the canonical JSON of `{input, result}`.
-pub(super) fn content_sha256(input: &Value, result: &Value) -> Result<String, CanonicalError> {
+pub(crate) fn content_sha256(input: &Value, result: &Value) -> Result<String, CanonicalError> {
     // The two keys are in canonical order.
     let text = format!("{{\"input\":{},\"result\":{}}}", canonical_json(input)?, canonical_json(result)?);
     Ok(hex::encode(Sha256::digest(text.as_bytes())))

@@ -1,6 +1,8 @@
-//! Integration tests of the verdict crate: the oracles against hand-worked vectors.
+//! Integration tests of the verdict crate: oracles against hand-worked vectors, laws against tampered runs.
 
 mod model_billing;
 mod model_compare;
 mod model_forecast;
 mod model_speed;
+
+mod clean;
