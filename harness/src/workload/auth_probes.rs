@@ -25,7 +25,7 @@ use super::sessions::signed_in;
 use super::stories::{draw_scenario, forget_refused_session, version_of};
 use super::tenants::client_address;
 use super::world::{LogicalClient, Tenant};
-use crate::client::Request;
+use crate::client::{Request, Tokens};
 use crate::randomness::uuid;
 
 /// Sends auth probes at a rate of its own.
@@ -36,6 +36,8 @@ pub(super) struct AuthProber {
     operations: Vec<ProtectedOperation>,
     forger: Forger,
     hosts: Vec<Mutex<Host>>,
+    /// The present tokens of each host with its tenant, for the others to try on what is not theirs.
+    tokens: std::sync::Mutex<BTreeMap<usize, Tokens>>,
     probes: AtomicU64,
 }
 
@@ -105,7 +107,15 @@ impl AuthProber {
             })
             .collect();
         let forger = Forger::new(key_seed, jwks);
-        Ok(Self { shared, tenants, operations, forger, hosts, probes: AtomicU64::new(0) })
+        Ok(Self {
+            shared,
+            tenants,
+            operations,
+            forger,
+            hosts,
+            tokens: std::sync::Mutex::default(),
+            probes: AtomicU64::new(0),
+        })
     }
 
     /// Probes sent so far.
@@ -147,6 +157,7 @@ impl AuthProber {
         host.rounds += 1;
         let mut rng = self.shared.randomness.stream(&format!("workload/auth-{number}-{}", host.rounds));
         self.do_honestly(host, operation, &mut rng).await;
+        self.show_token(host);
         let Some(good) = host.client.session.clone() else {
             // Without any session there is nothing to forge from; do not spin.
             tokio::time::sleep(Duration::from_millis(250)).await;
@@ -204,14 +215,21 @@ impl AuthProber {
         attacks
     }
 
-    /// A good token of another tenant, if another host is not at work with its own right now.
+    /// Lets the other hosts know the present token of `host`, or that there is none.
+    fn show_token(&self, host: &Host) {
+        let mut tokens = self.tokens.lock().expect("tokens lock");
+        match &host.client.session {
+            Some(session) => tokens.insert(host.tenant, session.tokens.clone()),
+            None => tokens.remove(&host.tenant),
+        };
+    }
+
+    /// A good token of another tenant.
     fn other_hosts_token(&self, host: &Host) -> Option<Attack> {
-        self.hosts.iter().find_map(|other| {
-            let other = other.try_lock().ok()?;
-            let session = other.client.session.as_ref().filter(|_| other.tenant != host.tenant)?;
-            let fresh = !session.tokens.is_due(Duration::from_secs(1));
-            fresh.then(|| Attack::ForeignToken(session.tokens.access.clone(), session.tokens.token_op))
-        })
+        let tokens = self.tokens.lock().expect("tokens lock");
+        let (_, other) =
+            tokens.iter().find(|(tenant, tokens)| **tenant != host.tenant && !tokens.is_due(Duration::from_secs(1)))?;
+        Some(Attack::ForeignToken(other.access.clone(), other.token_op))
     }
 
     async fn probe(

@@ -24,7 +24,12 @@ impl Load {
         }
         let mut rng = self.stream_of(&format!("faults/bait-{}", tenant.accepted_forecasts()));
         let profile = &tenant.profile;
-        let shape = InputShape { currency: &profile.currency, mark: &profile.line_mark, paths: Some(paths), out_of_range: false };
+        let shape = InputShape {
+            currency: &profile.currency,
+            mark: &profile.line_mark,
+            paths: Some(paths),
+            out_of_range: false,
+        };
         let mut input = draw_input(&mut rng, shape);
         input["horizon_months"] = Value::from(HORIZON_MONTHS);
         let content = json!({

@@ -59,7 +59,8 @@ impl Default for LoadSpec {
             request_timeout_ms: 10_000,
             repeat_share: 0.04,
             concurrent_repeat_share: 0.03,
-            hang_up_share: 0.01,
+            // A hang-up counts as an answer that was lost, so this stays well below the one per cent that errors may reach.
+            hang_up_share: 0.003,
             hang_up_after_ms: 4,
             shared_input_share: 0.25,
             shared_inputs: 12,
