@@ -151,6 +151,12 @@ impl RedisServer {
         self.process.address()
     }
 
+    /// What its clients authenticate with.
+    #[must_use]
+    pub fn password(&self) -> &str {
+        &self.password
+    }
+
     /// URL with the password, past every proxy.
     #[must_use]
     pub fn url(&self) -> String {

@@ -43,6 +43,10 @@ impl ServiceControl for RedisControl {
         self.server.address()
     }
 
+    fn password(&self) -> Option<String> {
+        Some(self.server.password().to_owned())
+    }
+
     fn kill(&self) -> BoxFuture<'_, Result<(), ControlError>> {
         Box::pin(async move { self.server.kill().await.map_err(in_words) })
     }

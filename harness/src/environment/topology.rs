@@ -26,8 +26,8 @@ use super::system_process::SystemProcess;
 pub const POSTGRES: &str = "postgres";
 /// Name of the payment provider in links.
 pub const PROVIDER: &str = "provider";
-/// Name of the biller, which runs on demand.
-pub const BILLER: &str = "biller-1";
+/// Names of the billers, which run on demand, also both at once.
+pub const BILLERS: [&str; 2] = ["biller-1", "biller-2"];
 /// The system's database.
 pub const DATABASE: &str = "forecastle";
 const APP_ROLE: &str = "forecastle_app";
@@ -146,8 +146,10 @@ impl Topology {
 
     async fn start_system(&mut self) -> Result<()> {
         self.migrate().await?;
-        self.links.open(BILLER, POSTGRES, self.postgres.address()).await?;
-        self.links.open(BILLER, PROVIDER, self.spec.provider).await?;
+        for biller in BILLERS {
+            self.links.open(biller, POSTGRES, self.postgres.address()).await?;
+            self.links.open(biller, PROVIDER, self.spec.provider).await?;
+        }
         // One after the other: a failure then has one name.
         for number in 1..=self.spec.apis {
             let spec = self.api(&format!("api-{number}")).await?;
@@ -221,22 +223,22 @@ impl Topology {
         }
     }
 
-    /// Runs the biller once, to `as_of` (RFC 3339), through its own links, at most for `limit`.
+    /// Runs one of [`BILLERS`] once, to `as_of` (RFC 3339), through its own links, at most for `limit`.
     /// Its exit code is an answer: 0 all settled, 5 to be run again.
     ///
     /// # Errors
     /// If it cannot be started or exceeds the limit.
-    pub async fn bill(&self, as_of: &str, limit: Duration) -> Result<Finished> {
+    pub async fn bill(&self, biller: &str, as_of: &str, limit: Duration) -> Result<Finished> {
         let listen = |server: &str| {
             let mut links = self.links.list().into_iter();
-            links.find(|link| link.process == BILLER && link.server == server).map(|link| link.listen)
+            links.find(|link| link.process == biller && link.server == server).map(|link| link.listen)
         };
         let postgres = listen(POSTGRES).context("find the biller's link to postgres")?;
         let provider = listen(PROVIDER).context("find the biller's link to the provider")?;
         let environment = vec![("FORECASTLE_DATABASE_URL".to_owned(), self.app_dsn_at(postgres))];
         let provider = format!("http://{provider}");
-        let arguments = ["bill", "--provider-url", &provider, "--as-of", as_of];
-        let spec = self.process(BILLER, &arguments, &self.spec.biller_arguments, environment);
+        let arguments = ["bill", "--instance", biller, "--provider-url", &provider, "--as-of", as_of];
+        let spec = self.process(biller, &arguments, &self.spec.biller_arguments, environment);
         self.supervisor.run_to_end(&spec, limit).await.context("run the biller")
     }
 
