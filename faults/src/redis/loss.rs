@@ -5,7 +5,7 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use ::redis::{AsyncConnectionConfig, Client, InfoDict, aio::MultiplexedConnection};
+use ::redis::{AsyncConnectionConfig, Client, IntoConnectionInfo as _, InfoDict, aio::MultiplexedConnection};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 
@@ -24,6 +24,11 @@ pub trait ServiceControl: Send + Sync {
 
     /// Where its clients connect now, past any proxy; may change with a restart.
     fn address(&self) -> SocketAddr;
+
+    /// What its clients authenticate with; none where it asks for nothing. Never part of a proof.
+    fn password(&self) -> Option<String> {
+        None
+    }
 
     /// Ends it at once and without a farewell, as SIGKILL does.
     fn kill(&self) -> BoxFuture<'_, Result<(), ControlError>>;
@@ -87,7 +92,7 @@ impl RedisLoss {
             return Err(InstallError::Used { fault: Self::NAME.into() });
         }
         grant.covers(&self.targets())?;
-        let before = read_life(self.control.address())
+        let before = read_life(self.control.as_ref())
             .await
             .map_err(|reason| InstallError::Target { step: "read Redis before the loss", reason })?;
         let (run_id, keys) = (before.run_id.clone(), before.keys);
@@ -157,7 +162,7 @@ impl RedisLoss {
             let mut tick = tokio::time::interval(Duration::from_millis(POLL_MS));
             loop {
                 tick.tick().await;
-                match read_life(self.control.address()).await {
+                match read_life(self.control.as_ref()).await {
                     Ok(life) => return Ok::<Life, HealError>(life),
                     Err(reason) => last = reason,
                 }
@@ -239,10 +244,10 @@ async fn connect(address: SocketAddr) -> Result<TcpStream, String> {
     }
 }
 
-async fn read_life(address: SocketAddr) -> Result<Life, String> {
+async fn read_life(control: &dyn ServiceControl) -> Result<Life, String> {
     let limit = Duration::from_millis(CONNECT_MS_MAX);
     tokio::time::timeout(limit, async {
-        let mut connection = open(address).await?;
+        let mut connection = open(control).await?;
         let _: String = ::redis::cmd("PING").query_async(&mut connection).await?;
         let keys: u64 = ::redis::cmd("DBSIZE").query_async(&mut connection).await?;
         let info: InfoDict = ::redis::cmd("INFO").query_async(&mut connection).await?;
@@ -257,8 +262,13 @@ async fn read_life(address: SocketAddr) -> Result<Life, String> {
     .map_err(|error| error.to_string())
 }
 
-async fn open(address: SocketAddr) -> ::redis::RedisResult<MultiplexedConnection> {
-    Client::open(format!("redis://{address}/"))?
+async fn open(control: &dyn ServiceControl) -> ::redis::RedisResult<MultiplexedConnection> {
+    let mut info = format!("redis://{}/", control.address()).into_connection_info()?;
+    if let Some(password) = control.password() {
+        let settings = info.redis_settings().clone().set_password(password);
+        info = info.set_redis_settings(settings);
+    }
+    Client::open(info)?
         .get_multiplexed_async_connection_with_config(
             &AsyncConnectionConfig::new().set_connection_timeout(Some(Duration::from_millis(CONNECT_MS_MAX))),
         )
