@@ -166,11 +166,7 @@ struct Token {
 ///
 /// # Errors
 /// As [`StoreError`] says; nothing is known about the token then.
-pub async fn refresh(
-    db: &Db,
-    presented: &RefreshSecret,
-    rotation: Rotation<'_>,
-) -> Result<Refreshed, StoreError> {
+pub async fn refresh(db: &Db, presented: &RefreshSecret, rotation: Rotation<'_>) -> Result<Refreshed, StoreError> {
     let query = sqlx::query_as("SELECT tenant_id, session_id FROM app.auth_refresh_token($1)");
     let hash = presented.hash();
     let found: Option<(Uuid, Uuid)> = db.across_tenants().await?.optional(query.bind(hash.as_slice())).await?;
@@ -210,11 +206,7 @@ async fn lock_family(tx: &mut TenantTx, session: SessionId) -> Result<Family, St
     tx.one(query.bind(tenant).bind(session.as_uuid())).await
 }
 
-async fn read_token(
-    tx: &mut TenantTx,
-    secret: &RefreshSecret,
-    grace: Duration,
-) -> Result<Option<Token>, StoreError> {
+async fn read_token(tx: &mut TenantTx, secret: &RefreshSecret, grace: Duration) -> Result<Option<Token>, StoreError> {
     let query = sqlx::query_as(
         "SELECT rotated_at IS NOT NULL AS is_exchanged,
                 coalesce(rotated_at + $3 * interval '1 millisecond' < clock_timestamp(), false) AS is_past_grace,
@@ -280,10 +272,8 @@ async fn insert_token(
     );
     let (tenant, hash) = (tx.tenant_id().as_uuid(), secret.hash());
     let parent = parent.map(|parent| parent.hash().to_vec());
-    tx.execute(
-        query.bind(tenant).bind(hash.as_slice()).bind(session.as_uuid()).bind(parent).bind(milliseconds(ttl)),
-    )
-    .await?;
+    tx.execute(query.bind(tenant).bind(hash.as_slice()).bind(session.as_uuid()).bind(parent).bind(milliseconds(ttl)))
+        .await?;
     Ok(())
 }
 
