@@ -272,9 +272,44 @@ pub(crate) struct SeedArgs {
     #[arg(long, env = "FORECASTLE_EMAIL_PREFIX", default_value = "owner")]
     pub(crate) email_prefix: String,
     /// The one password of all of them.
-    #[arg(long, env = "FORECASTLE_SEED_PASSWORD", hide_env_values = true)]
+    #[arg(long, env = "FORECASTLE_PASSWORD", hide_env_values = true)]
     pub(crate) password: String,
     /// A scenario's input as JSON; a small built-in one if absent.
     #[arg(long, env = "FORECASTLE_SCENARIO_FILE")]
     pub(crate) scenario_file: Option<PathBuf>,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn every_flag_has_its_environment_twin() {
+        let root = Cli::command();
+        root.clone().debug_assert();
+        let mut flags = 0;
+        for command in root.get_subcommands() {
+            for flag in command.get_arguments() {
+                let Some(long) = flag.get_long().filter(|long| !["help", "version"].contains(long)) else { continue };
+                let twin = format!("FORECASTLE_{}", long.to_uppercase().replace('-', "_"));
+                assert_eq!(flag.get_env().and_then(|env| env.to_str()), Some(twin.as_str()), "{}", command.get_name());
+                flags += 1;
+            }
+        }
+        assert!(flags > 40, "{flags}");
+    }
+
+    #[test]
+    fn a_secret_is_never_shown_in_help() {
+        for command in Cli::command().get_subcommands() {
+            for flag in command.get_arguments() {
+                let secret = ["database-url", "redis-url", "signing-keys", "password", "app-password", "read-password"];
+                if flag.get_long().is_some_and(|long| secret.contains(&long)) {
+                    assert!(flag.is_hide_env_values_set(), "{} {:?}", command.get_name(), flag.get_long());
+                }
+            }
+        }
+    }
 }

@@ -4,7 +4,8 @@
 //!
 //! A late reader cannot put an old value back: whoever misses gets a lease, a random mark left under
 //! the key, and may fill the key only while the mark is still there. A writer deletes the key *after*
-//! its commit, mark included, so a value read before that commit is refused afterwards.
+//! its commit, mark included, so a value read before that commit is refused afterwards. It announces
+//! itself before, so that its death in between leaves nothing old.
 
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
@@ -28,8 +29,12 @@ const OWED_DELETIONS_PAUSE: Duration = Duration::from_millis(200);
 /// Locks that make one caller at a time fill a key; two keys may share one.
 const FLIGHTS: usize = 256;
 
+/// How long a writer may take from its announcement to its deletion; longer than any transaction lasts.
+const BLOCK_MS: u64 = 15_000;
+
 const VALUE: char = 'V';
 const LEASE: char = 'L';
+const BLOCK: &str = "B";
 
 /// GET, and where there is nothing, leave the caller's mark. One trip.
 static LOOK: LazyLock<Script> = LazyLock::new(|| {
@@ -50,6 +55,11 @@ static FILL: LazyLock<Script> = LazyLock::new(|| {
          end \
          return 0",
     )
+});
+
+/// Put what nobody may fill or take over under each key.
+static ANNOUNCE: LazyLock<Script> = LazyLock::new(|| {
+    Script::new("for _, key in ipairs(KEYS) do redis.call('SET', key, ARGV[1], 'PX', ARGV[2]) end return 1")
 });
 
 /// Why Redis gave no answer.
@@ -278,7 +288,7 @@ impl Cache {
         static TAKE_OVER: LazyLock<Script> = LazyLock::new(|| {
             Script::new(
                 "local v = redis.call('GET', KEYS[1]) \
-                 if v and string.sub(v, 1, 1) == 'V' then return v end \
+                 if v and string.sub(v, 1, 1) ~= 'L' then return v end \
                  redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2]) \
                  return false",
             )
@@ -294,6 +304,18 @@ impl Cache {
                 .map_or(Lookup::Miss(None), Lookup::Hit),
             Err(_) => Lookup::Miss(None),
         }
+    }
+
+    /// Empties keys that a transaction is about to change, and keeps them empty until they are deleted,
+    /// or for 15 s: so a writer that dies between its commit and its deletion leaves no old value
+    /// behind. Call it before the transaction begins. Redis's refusal costs only that protection.
+    pub async fn announce(&self, keys: &[CacheKey]) {
+        let mut call = ANNOUNCE.prepare_invoke();
+        for key in keys {
+            call.key(key.as_str());
+        }
+        call.arg(BLOCK).arg(BLOCK_MS);
+        let _: Result<i64, _> = self.shared.link.script(&call).await;
     }
 
     /// Deletes keys after a commit that changed what they hold, together with any reader's mark. When
@@ -331,7 +353,6 @@ impl Cache {
     }
 
     /// Runs a script of another module of this crate over the same guarded link.
-    #[allow(dead_code, reason = "for the limiter")]
     pub(crate) async fn script<T: redis::FromRedisValue>(
         &self,
         script: &redis::ScriptInvocation<'_>,

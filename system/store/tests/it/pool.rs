@@ -112,3 +112,37 @@ async fn idle_connections_that_a_restart_broke_are_replaced_unnoticed() {
     .await;
     scope.begin().await.unwrap().commit().await.unwrap();
 }
+
+#[tokio::test]
+async fn a_server_that_falls_silent_is_given_up_within_the_limit_and_blocks_no_slot() {
+    let mut bed = bed().await;
+    let ours = customers::sign_up(&mut bed.admin, "FREE", "USD", "2026-01-01").await;
+    let scope = bed.db.tenant(ours.tenant.into());
+    let mut silent = Vec::new();
+    for _ in 0..4 {
+        let mut tx = scope.begin().await.unwrap();
+        let pid: i32 = tx.scalar(sqlx::query_scalar("SELECT pg_backend_pid()")).await.unwrap().unwrap();
+        signal(pid, "-STOP");
+        silent.push((tx, pid));
+    }
+    let pids: Vec<i32> = silent.iter().map(|(_, pid)| *pid).collect();
+    let started = std::time::Instant::now();
+    // One notices in a statement, one in its commit, two are just let go.
+    let (mut asking, _) = silent.remove(0);
+    assert_eq!(asking.execute(sqlx::query("SELECT 1")).await, Err(StoreError::Timeout));
+    let (committing, _) = silent.remove(0);
+    assert_eq!(committing.commit().await, Err(StoreError::CommitUnknown));
+    drop(silent);
+    let db = &bed.db;
+    wait_until("the slots are free", async || db.stats().open == 0).await;
+    assert!(started.elapsed() < Duration::from_secs(9), "{:?}", started.elapsed());
+    scope.begin().await.unwrap().commit().await.unwrap();
+    for pid in pids {
+        signal(pid, "-CONT");
+    }
+}
+
+fn signal(pid: i32, name: &str) {
+    let sent = std::process::Command::new("kill").args([name, &pid.to_string()]).status();
+    assert!(sent.is_ok_and(|status| status.success()));
+}
