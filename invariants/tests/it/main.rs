@@ -5,4 +5,6 @@ mod model_compare;
 mod model_forecast;
 mod model_speed;
 
+mod bounds;
 mod clean;
+mod tampered;

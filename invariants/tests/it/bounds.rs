@@ -1,0 +1,285 @@
+//! What may have happened, or was not seen, is neither held against the system nor counted for it.
+
+use nogo_invariants::history::{Args, Completion, F, FaultState, ProofKind};
+use nogo_invariants::specimen::{LABELS, Specimen, id, no, yes};
+use nogo_invariants::{Answer, Event, Verdict, floors, judge, laws};
+
+use crate::clean::{verdicts, with};
+
+fn law<'a>(verdicts: &'a [Verdict], id: &str) -> &'a Verdict {
+    verdicts.iter().find(|verdict| verdict.law == id).expect("the law")
+}
+
+fn answer_of(specimen: &Specimen, id: &str) -> Answer {
+    law(&verdicts(specimen), id).answer
+}
+
+fn assert_clean(mut specimen: Specimen) {
+    specimen.renumber();
+    let verdicts = verdicts(&specimen);
+    for verdict in &verdicts {
+        assert!(verdict.violations.is_empty(), "{}: {:?}", verdict.law, verdict.violations);
+    }
+}
+
+fn lost() -> Completion {
+    Completion { error: Some("timeout".to_owned()), ..Completion::default() }
+}
+
+#[test]
+fn a_request_without_an_answer_may_have_left_a_forecast_or_not() {
+    let mut specimen = Specimen::clean();
+    let args = Args { key: Some("never-resolved".to_owned()), scenario_id: Some(id(3, 2)), ..Args::default() };
+    specimen.ask(36_000, F::ForecastRequest, LABELS[1], args, lost());
+    assert_clean(specimen);
+}
+
+#[test]
+fn a_lost_request_of_a_free_tenant_excuses_a_refusal() {
+    let mut specimen = Specimen::clean();
+    let tenant = id(1, 3);
+    // One forecast less is known of, its answer lost.
+    let first = specimen.final_state.forecasts.iter().find(|row| row.tenant_id == tenant).expect("a row").clone();
+    let op = specimen.history.iter().find_map(|event| match event {
+        Event::Ok(end) if end.value.as_ref().is_some_and(|v| v.id.as_deref() == Some(&first.forecast_id)) => {
+            Some(end.op)
+        }
+        _ => None,
+    });
+    for event in &mut specimen.history {
+        if let Event::Ok(end) = event
+            && Some(end.op) == op
+        {
+            *event = Event::Info(Completion { i: end.i, t_ns: end.t_ns, op: end.op, ..lost() });
+        }
+    }
+    assert_clean(specimen);
+}
+
+#[test]
+fn a_lost_edit_may_be_seen_or_not() {
+    for seen in [1, 2] {
+        let mut specimen = Specimen::clean();
+        let edit = Args { id: Some(id(3, 3)), if_version: Some(1), ..Args::default() };
+        specimen.ask(53_000, F::ScenarioEdit, LABELS[2], edit, lost());
+        specimen.final_state.scenarios[2].version = seen;
+        assert_clean(specimen);
+    }
+}
+
+#[test]
+fn reads_that_overlap_a_write_may_see_either_version() {
+    let mut specimen = Specimen::clean();
+    // The edit of T0001 lasts from 12.000 to 12.020 s.
+    for (at_ms, version) in [(11_990, 2), (12_010, 1), (12_015, 2)] {
+        let args = Args { id: Some(id(3, 1)), ..Args::default() };
+        let answer = nogo_invariants::history::Answer {
+            id: Some(id(3, 1)),
+            version: Some(version),
+            ..nogo_invariants::history::Answer::default()
+        };
+        specimen.ask(at_ms, F::ScenarioRead, LABELS[0], args, yes(200, answer, Some(LABELS[0])));
+    }
+    assert_clean(specimen);
+}
+
+#[test]
+fn probes_answered_with_a_refusal_or_nothing_are_not_counted() {
+    let clean = Specimen::clean();
+    let probes = |specimen: &Specimen| law(&verdicts(specimen), "auth.fails_closed").exposure["probes"].total;
+    let before = probes(&clean);
+    let mut specimen = clean;
+    for (n, end) in [no(429), no(503), lost()].into_iter().enumerate() {
+        let probe = Args { imitates: Some(F::Me), attack: Some("none".to_owned()), twin: Some(7), ..Args::default() };
+        specimen.ask(36_000 + n as u64 * 50, F::AuthProbe, "", probe, Completion { retry_after: true, ..end });
+    }
+    // One without an honest twin is not counted either.
+    let alone = Args { imitates: Some(F::Me), attack: Some("none".to_owned()), ..Args::default() };
+    specimen.ask(36_500, F::AuthProbe, "", alone, no(401));
+    specimen.renumber();
+    assert_eq!(probes(&specimen), before);
+}
+
+#[test]
+fn a_probe_whose_logout_was_never_acknowledged_proves_nothing() {
+    let mut specimen = Specimen::clean();
+    let logout = specimen.ask(46_000, F::Logout, LABELS[0], Args::default(), lost());
+    let probe =
+        Args { imitates: Some(F::Me), attack: Some("revoked".to_owned()), depends_on: Some(logout), ..Args::default() };
+    specimen.ask(49_000, F::AuthProbe, "", probe, yes(200, Default::default(), None));
+    assert_clean(specimen);
+}
+
+#[test]
+fn a_session_may_still_work_within_the_bound_after_its_logout() {
+    let mut specimen = Specimen::clean();
+    let logout = specimen.ask(54_000, F::Logout, LABELS[0], Args::default(), yes(204, Default::default(), None));
+    let within =
+        specimen.ask(54_500, F::Plan, LABELS[0], Args::default(), yes(200, Default::default(), Some(LABELS[0])));
+    for event in &mut specimen.history {
+        if let Event::Invoke(invoke) = event
+            && [logout, within].contains(&invoke.op)
+        {
+            invoke.session = Some("T0001/s9".to_owned());
+        }
+    }
+    assert_clean(specimen);
+}
+
+#[test]
+fn a_biller_that_never_came_to_its_end_leaves_what_is_missing_unknown() {
+    let mut specimen = Specimen::clean();
+    for run in &mut specimen.final_state.billing_runs {
+        run.exit_code = None;
+    }
+    specimen.final_state.provider.charges.clear();
+    for invoice in &mut specimen.final_state.invoices {
+        invoice.state = "issued".to_owned();
+    }
+    specimen.final_state.payments.clear();
+    specimen.final_state.ledger_entries.retain(|entry| entry.posting_kind == "invoice_issued");
+    specimen.history.retain(|event| !matches!(event, Event::Invoke(i) if i.f == F::InvoiceRead));
+    let known: Vec<u64> = specimen
+        .history
+        .iter()
+        .filter_map(|event| match event {
+            Event::Invoke(invoke) => Some(invoke.op),
+            _ => None,
+        })
+        .collect();
+    specimen.history.retain(|event| match event {
+        Event::Ok(end) | Event::Fail(end) | Event::Info(end) => known.contains(&end.op),
+        _ => true,
+    });
+    specimen.renumber();
+    assert_eq!(answer_of(&specimen, "billing.exactly_once"), Answer::Unknown);
+}
+
+#[test]
+fn a_declined_card_is_not_a_missed_charge() {
+    let mut specimen = Specimen::clean();
+    specimen.final_state.tenants[0].payment_declines = true;
+    let mine: Vec<String> = specimen
+        .final_state
+        .invoices
+        .iter_mut()
+        .filter(|invoice| invoice.tenant_id == id(1, 1))
+        .map(|invoice| {
+            invoice.state = "issued".to_owned();
+            invoice.invoice_id.clone()
+        })
+        .collect();
+    specimen.final_state.provider.charges.retain(|charge| !mine.contains(&charge.reference));
+    for payment in specimen.final_state.payments.iter_mut().filter(|payment| mine.contains(&payment.invoice_id)) {
+        (payment.state, payment.provider_charge_id) = ("failed".to_owned(), None);
+        specimen.final_state.ledger_entries.retain(|entry| entry.posting_ref != payment.payment_id);
+    }
+    assert_clean(specimen);
+}
+
+#[test]
+fn a_fault_without_proof_of_effect_makes_the_run_inconclusive() {
+    for (state, kind) in [
+        (FaultState::Observed, ProofKind::Effect),
+        (FaultState::Observed, ProofKind::Control),
+        (FaultState::Recovered, ProofKind::Recovery),
+    ] {
+        let mut specimen = Specimen::clean();
+        for event in &mut specimen.history {
+            if let Event::Fault(event) = event
+                && event.state == state
+            {
+                event.proofs.iter_mut().filter(|proof| proof.kind == kind).for_each(|proof| proof.holds = false);
+            }
+        }
+        let verdicts = verdicts(&specimen);
+        assert_eq!(with(&verdicts, Answer::Unknown), ["faults.landed"], "{state:?} {kind:?}");
+    }
+}
+
+#[test]
+fn a_fault_that_was_requested_and_never_came_is_not_passed() {
+    let mut specimen = Specimen::clean();
+    specimen.manifest.faults_requested.push("pool_exhaustion".to_owned());
+    assert_eq!(answer_of(&specimen, "faults.landed"), Answer::Unknown);
+    specimen.manifest.faults_requested.clear();
+    specimen.history.retain(|event| !matches!(event, Event::Fault(_)));
+    specimen.renumber();
+    assert_eq!(answer_of(&specimen, "faults.landed"), Answer::Valid);
+}
+
+#[test]
+fn a_fault_window_without_chances_leaves_its_law_unknown() {
+    let mut specimen = Specimen::clean();
+    let shut = 30_000_000_000..35_100_000_000u64;
+    let gone: Vec<u64> = specimen
+        .history
+        .iter()
+        .filter_map(|event| match event {
+            Event::Invoke(invoke) if invoke.f == F::AuthProbe && shut.contains(&invoke.t_ns) => Some(invoke.op),
+            _ => None,
+        })
+        .collect();
+    specimen.history.retain(|event| match event {
+        Event::Invoke(invoke) => !gone.contains(&invoke.op),
+        Event::Ok(end) | Event::Fail(end) | Event::Info(end) => !gone.contains(&end.op),
+        _ => true,
+    });
+    specimen.renumber();
+    let verdicts = judge(specimen.evidence(), &laws::all(), floors::SMOKE);
+    let auth = law(&verdicts, "auth.fails_closed");
+    assert!(auth.reasons.iter().any(|reason| reason.contains("fault/redis_loss")), "{:?}", auth.reasons);
+    assert!(!auth.reasons.iter().any(|reason| reason.contains("fault/worker_crash")), "{:?}", auth.reasons);
+}
+
+#[test]
+fn load_far_below_what_was_offered_is_inconclusive() {
+    let mut specimen = Specimen::clean();
+    for event in &mut specimen.history {
+        if let Event::Phase(phase) = event {
+            phase.offered_per_s = 500;
+        }
+    }
+    assert_eq!(answer_of(&specimen, "load.offered"), Answer::Unknown);
+}
+
+#[test]
+fn outputs_that_were_not_searched_are_unknown() {
+    let mut specimen = Specimen::clean();
+    specimen.final_state.leaks.clear();
+    specimen.final_state.connections.sampled = false;
+    assert_eq!(answer_of(&specimen, "privacy.no_pii"), Answer::Unknown);
+    assert_eq!(answer_of(&specimen, "store.connection_hygiene"), Answer::Unknown);
+}
+
+#[test]
+fn a_claim_out_of_turn_under_held_locks_is_excused() {
+    let mut specimen = Specimen::clean();
+    // Asked for at 20.2 s, claimed 12 s later than it was, after one that was asked for at 30.2 s.
+    let attempt = &mut specimen.final_state.job_attempts[2];
+    attempt.claimed_us += 12_000_000;
+    attempt.ended_us = attempt.ended_us.map(|at| at + 12_000_000);
+    assert_eq!(answer_of(&specimen, "queue.completed_once"), Answer::Violated);
+    specimen.manifest.settings.lock_holding_faults = vec!["worker_crash".to_owned()];
+    assert_eq!(answer_of(&specimen, "queue.completed_once"), Answer::Valid);
+}
+
+#[test]
+fn a_checker_that_panics_is_unknown() {
+    struct Broken;
+    impl nogo_invariants::Checker for Broken {
+        fn law(&self) -> &'static str {
+            "broken.law"
+        }
+        fn what(&self) -> &'static str {
+            "panics"
+        }
+        fn check(&self, _: &nogo_invariants::Case<'_>) -> nogo_invariants::Finding {
+            panic!("broken on purpose")
+        }
+    }
+    let specimen = Specimen::clean();
+    let verdicts = judge(specimen.evidence(), &[Box::new(Broken)], floors::ANY);
+    assert_eq!(verdicts[0].answer, Answer::Unknown);
+    assert_eq!(verdicts[0].reasons, ["the checker panicked"]);
+}

@@ -1,0 +1,3 @@
+//! Snapshots of normalised verdicts and of whole reports.
+
+mod verdicts;
