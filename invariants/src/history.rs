@@ -43,6 +43,9 @@ use serde_json::Value;
 /// Version of this record's format.
 pub const FORMAT_VERSION: u32 = 1;
 
+/// The error of an operation that the client itself gave up on purpose, before an answer.
+pub const HUNG_UP: &str = "hung_up";
+
 /// One line.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "k", rename_all = "snake_case")]
@@ -418,7 +421,7 @@ pub struct Completion {
     /// HTTP status; absent where no answer came.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
-    /// Without an answer: `timeout`, `reset`, `refused`, `truncated`.
+    /// Without an answer: why. [`HUNG_UP`] where the client left on purpose, which is nobody's error.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
     /// Microseconds from the intended moment to the answer's last byte.

@@ -87,6 +87,11 @@ impl<'a> Op<'a> {
         self.status().is_some_and(|status| (200..300).contains(&status))
     }
 
+    /// Whether the client left on purpose, before an answer.
+    pub fn was_given_up(&self) -> bool {
+        self.end.is_some_and(|end| end.error.as_deref() == Some(crate::history::HUNG_UP))
+    }
+
     /// Whether a whole 2xx arrived.
     pub fn is_ok(&self) -> bool {
         self.outcome == Outcome::Ok

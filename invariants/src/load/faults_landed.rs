@@ -87,7 +87,7 @@ fn judge_goodput(case: &Case<'_>, window: &Window<'_>, found: &mut Finding) {
     for op in case.timeline.ops.values() {
         let is_load =
             op.invoke.phase == Phase::Load && !matches!(op.f(), F::AuthProbe | F::Foreign | F::Absent | F::Health);
-        if is_load && window.contains(op.sent_ns()) {
+        if is_load && !op.was_given_up() && window.contains(op.sent_ns()) {
             all += 1;
             good += u64::from(op.is_ok());
         }

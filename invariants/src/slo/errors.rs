@@ -1,7 +1,8 @@
 //! At most one answer in a hundred is an error, in every phase and in every fault window.
 //!
 //! An error is an answer that is neither success, nor a client error that the request earned, nor a
-//! declared refusal (503 or 429 with Retry-After); a lost answer is one. Refusals are counted apart.
+//! declared refusal (503 or 429 with Retry-After); a lost answer is one, unless the
+//! client left on purpose. Refusals are counted apart.
 //! Phases with fewer operations than `error_samples_min` are left out; unknown if all are.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -42,6 +43,10 @@ impl Checker for Errors {
         let doubtful = doubtful_sessions(case);
         let mut shares: BTreeMap<String, Share<'_>> = BTreeMap::new();
         for op in case.timeline.ops.values().filter(|op| op.invoke.phase >= Phase::Baseline) {
+            if op.was_given_up() {
+                found.saw("given_up_by_the_client", &case.timeline, op.sent_ns(), op.f().name());
+                continue;
+            }
             let subject = match worth(op, &doubtful) {
                 Worth::Success => "operations",
                 Worth::Refusal => "refusals",

@@ -24,7 +24,10 @@ impl Checker for Latency {
         let mut found = Finding::new();
         let settings = &case.evidence.manifest.settings;
         let mut samples: Vec<(u64, &Op<'_>)> = Vec::new();
-        let loaded = |op: &&Op<'_>| matches!(op.invoke.phase, Phase::Baseline | Phase::Load) && op.f() != F::Health;
+        let loaded = |op: &&Op<'_>| {
+            let is_load = matches!(op.invoke.phase, Phase::Baseline | Phase::Load) && op.f() != F::Health;
+            is_load && !op.was_given_up()
+        };
         for op in case.timeline.ops.values().filter(loaded) {
             let Some(end) = op.end else {
                 continue;

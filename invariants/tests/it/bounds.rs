@@ -283,3 +283,13 @@ fn a_checker_that_panics_is_unknown() {
     assert_eq!(verdicts[0].answer, Answer::Unknown);
     assert_eq!(verdicts[0].reasons, ["the checker panicked"]);
 }
+
+#[test]
+fn a_client_that_hangs_up_is_nobodys_error() {
+    let mut specimen = Specimen::clean();
+    for at_ms in (6_000..14_000).step_by(200) {
+        let gone = Completion { error: Some("hung_up".to_owned()), ..Completion::default() };
+        specimen.ask(at_ms, F::ScenarioList, LABELS[0], Args::default(), gone);
+    }
+    assert_clean(specimen);
+}
