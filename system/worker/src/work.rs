@@ -140,6 +140,7 @@ impl Worker {
                 computing.await
             }
         };
+        self.cache.announce(&changed[..1]).await;
         let word = settle::settle(&self.db, &self.config, &job.claim, &lease, outcome).await;
         beating.abort();
         self.cache.delete(&changed).await;
