@@ -33,7 +33,7 @@ pub fn draw_input(rng: &mut ChaCha8Rng, shape: InputShape<'_>) -> Value {
     input.insert("currency".into(), shape.currency.into());
     input.insert("start_month".into(), start.text().into());
     input.insert("horizon_months".into(), horizon.into());
-    input.insert("opening_cash".into(), decimal(rng, -5_000_000_00, 50_000_000_00, 2).into());
+    input.insert("opening_cash".into(), decimal(rng, -500_000_000, 5_000_000_000, 2).into());
     input.insert("discount_rate_annual".into(), decimal(rng, 0, 2_500, 4).into());
     // Cash means are only bound to the exact model where nothing is taxed, so both kinds must occur.
     let tax = if chance(rng, 0.4) { "0".to_owned() } else { decimal(rng, 0, 450, 3) };

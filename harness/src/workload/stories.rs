@@ -140,11 +140,11 @@ impl Story<'_> {
             return self.read(client, F::ScenarioList, "/v1/scenarios", None).await;
         };
         let done = self.read(client, F::ScenarioRead, "/v1/scenarios/{id}", Some(&known.id)).await?;
-        if let Some(answer) = done.success() {
-            if let Some(etag) = answer.header("etag") {
-                let input = answer.json()["input"].clone();
-                self.tenant.learn_version(&known.id, etag, (!input.is_null()).then_some(input));
-            }
+        if let Some(answer) = done.success()
+            && let Some(etag) = answer.header("etag")
+        {
+            let input = answer.json()["input"].clone();
+            self.tenant.learn_version(&known.id, etag, (!input.is_null()).then_some(input));
         }
         Some(done)
     }
@@ -241,10 +241,10 @@ impl Story<'_> {
             None if done.status() == Some(412) || done.outcome == Outcome::Info => {
                 let follow_up = Story { intended_ns: self.now_ns(), hangs_up: false, ..*self };
                 let read = follow_up.read(client, F::ScenarioRead, "/v1/scenarios/{id}", Some(&known.id)).await?;
-                if let Some(answer) = read.success() {
-                    if let Some(etag) = answer.header("etag") {
-                        self.tenant.learn_version(&known.id, etag, Some(answer.json()["input"].clone()));
-                    }
+                if let Some(answer) = read.success()
+                    && let Some(etag) = answer.header("etag")
+                {
+                    self.tenant.learn_version(&known.id, etag, Some(answer.json()["input"].clone()));
                 }
             }
             None => {}
