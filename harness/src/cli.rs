@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::environment::engine_choice::EngineChoice;
+
 /// Verifies a build of Forecastle: starts it on real PostgreSQL and Redis, loads it, breaks it, judges it by evidence.
 #[derive(Debug, Parser)]
 #[command(name = "nogo", version, about, after_help = EXIT_CODES)]
@@ -74,17 +76,6 @@ pub enum Listing {
     Invariants,
     /// The runs in the store.
     Runs,
-}
-
-/// Which engine provisions PostgreSQL and Redis.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum EngineChoice {
-    /// A Docker engine that already answers, else the host's binaries.
-    Auto,
-    /// Containers.
-    Docker,
-    /// The host's PostgreSQL and Redis binaries in a scratch folder.
-    Process,
 }
 
 /// Flags of `nogo run`.

@@ -241,7 +241,8 @@ fn choice(row: &FaultRow) -> FaultChoice {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::{EngineChoice, SettingArgs};
+    use crate::cli::SettingArgs;
+    use crate::environment::engine_choice::EngineChoice;
     use crate::exit_code::{ExitCode, exit_code_of};
 
     fn args(suite: &str, faults: Option<&str>, load_s: Option<u64>) -> RunArgs {

@@ -7,6 +7,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
+use nogo_invariants::Settings;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
@@ -157,6 +158,10 @@ pub struct Manifest {
     pub commit: String,
     /// Whether the working tree differed from that commit.
     pub dirty: bool,
+    /// Faults asked for, by name.
+    pub faults_requested: Vec<String>,
+    /// Limits that the system was configured with, or is held to.
+    pub settings: Settings,
     /// SHA-256 of Cargo.lock, hexadecimal.
     pub lock_sha256: String,
     /// SHA-256 of the system's binary, hexadecimal.
@@ -229,6 +234,8 @@ mod tests {
             argv: Vec::new(),
             commit: String::new(),
             dirty: false,
+            faults_requested: Vec::new(),
+            settings: Settings::default(),
             lock_sha256: String::new(),
             system_sha256: String::new(),
             servers: BTreeMap::new(),

@@ -1,0 +1,8 @@
+//! One file per command or family of commands: result on stdout, everything else on stderr.
+
+pub mod clean;
+pub mod doctor;
+pub mod list;
+pub mod mutants;
+pub mod run;
+pub mod stored;

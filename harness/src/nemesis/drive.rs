@@ -1,0 +1,212 @@
+//! Goes through a schedule: request, install, prove, hold, heal, see it recovered; each with its time in the history.
+//!
+//! A step that cannot land is recorded as failed and the run goes on to the next: the law `faults.landed` then makes
+//! the run inconclusive. A fault that does not heal ends the schedule, for it would spoil what follows.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use nogo_faults::{FaultId, OpenFaults, Schedule, Step};
+use nogo_invariants::history::{FaultEvent, FaultState, Proof, ProofKind};
+use sqlx::PgPool;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::effect::EffectProbe;
+use super::planting::{Planted, plant};
+use crate::environment::topology::Topology;
+use crate::experiment::{Limits, fault_row};
+use crate::recorder::Recorder;
+use crate::workload::Load;
+
+/// Between two looks of a probe.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// Applies the faults of one run.
+pub struct Nemesis {
+    /// The system.
+    pub topology: Arc<Topology>,
+    /// The load, for baits.
+    pub load: Arc<Load>,
+    /// The history.
+    pub recorder: Recorder,
+    /// Read-only connections past every proxy.
+    pub reader: PgPool,
+    /// The ledger of open faults.
+    pub open: OpenFaults,
+    /// Waits.
+    pub limits: Limits,
+}
+
+/// What was really done.
+#[derive(Debug, Clone, Default)]
+pub struct Realised {
+    /// Steps with the times at which they were in place.
+    pub steps: Vec<Step>,
+    /// Why the schedule ended early.
+    pub broke_off: Option<String>,
+}
+
+struct Named<'a> {
+    id: String,
+    kind: &'a str,
+    target: &'a str,
+}
+
+impl Nemesis {
+    /// Records every step as planned; call before the load begins.
+    pub fn announce(&self, schedule: &Schedule) {
+        for (index, step) in schedule.steps.iter().enumerate() {
+            let floor = fault_row(&step.fault).map(|row| (row.tolerance.goodput_ratio_min * 100.0).round() as u64);
+            let mut event = event(&named(index, step), FaultState::Planned, Vec::new(), None);
+            event.goodput_floor_percent = floor;
+            self.recorder.fault(event);
+        }
+    }
+
+    /// Goes through `schedule`, whose times count from `load_began`, until it is done or `stop` is cancelled.
+    pub async fn drive(&self, schedule: &Schedule, load_began: Instant, stop: &CancellationToken) -> Realised {
+        let mut realised = Realised::default();
+        for (index, step) in schedule.steps.iter().enumerate() {
+            let due = load_began + Duration::from_millis(step.at_ms);
+            tokio::select! {
+                () = stop.cancelled() => return realised,
+                () = tokio::time::sleep_until(due) => {}
+            }
+            match self.step(index, step, load_began, stop).await {
+                Ok(done) => realised.steps.push(done),
+                Err(reason) => {
+                    realised.broke_off = Some(reason);
+                    return realised;
+                }
+            }
+        }
+        realised
+    }
+
+    /// One step. An error means that a fault still stands.
+    async fn step(&self, index: usize, step: &Step, load_began: Instant, stop: &CancellationToken) -> Result<Step, String> {
+        let named = named(index, step);
+        let mut realised = step.clone();
+        self.recorder.fault(event(&named, FaultState::Requested, Vec::new(), None));
+        let planted = plant(step, index + 1, &self.topology, &self.load, &self.reader).await;
+        let Planted { row, fault, radius, mut probe } = match planted {
+            Ok(planted) => planted,
+            Err(error) => {
+                self.failed(&named, &format!("{error:#}"));
+                return Ok(realised);
+            }
+        };
+        let hold = Duration::from_millis(step.duration_ms) + Duration::from_millis(self.limits.effect_ms);
+        let (id, control) = match self.open.install(&radius, hold, fault).await {
+            Ok(installed) => installed,
+            Err(error) => {
+                self.failed(&named, &error.to_string());
+                return Ok(realised);
+            }
+        };
+        let installed_at = Instant::now();
+        realised.at_ms = millis(installed_at - load_began);
+        let control = Proof {
+            kind: ProofKind::Control,
+            source: control.kind.clone(),
+            what: control.detail.to_string(),
+            holds: true,
+        };
+        self.recorder.fault(event(&named, FaultState::Installed, vec![control], None));
+        self.observe(&named, id, probe.as_mut()).await;
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = tokio::time::sleep_until(installed_at + Duration::from_millis(step.duration_ms)) => {}
+        }
+        let healed = self.open.heal(id, Duration::from_millis(self.limits.heal_ms)).await;
+        realised.duration_ms = millis(installed_at.elapsed());
+        match healed {
+            Ok(proof) => {
+                let detail = proof.map(|proof| format!("{}: {}", proof.kind, proof.detail));
+                self.recorder.fault(event(&named, FaultState::Removed, Vec::new(), detail));
+            }
+            Err(error) => {
+                let reason = format!("{} was not healed: {error}", named.id);
+                self.failed(&named, &reason);
+                return Err(reason);
+            }
+        }
+        self.recover(&named, probe.as_mut(), Duration::from_millis(row.tolerance.recover_ms_max)).await;
+        Ok(realised)
+    }
+
+    /// Looks until the effect shows and the target itself still shows the harm.
+    async fn observe(&self, named: &Named<'_>, id: FaultId, probe: &mut dyn EffectProbe) {
+        let deadline = Instant::now() + Duration::from_millis(self.limits.effect_ms);
+        loop {
+            let effect = probe.effect().await;
+            if effect.holds {
+                let control = match self.open.control_proof(id).await {
+                    Ok(proof) => Proof {
+                        kind: ProofKind::Control,
+                        source: proof.kind,
+                        what: proof.detail.to_string(),
+                        holds: true,
+                    },
+                    Err(error) => Proof {
+                        kind: ProofKind::Control,
+                        source: "control proof".to_owned(),
+                        what: error.to_string(),
+                        holds: false,
+                    },
+                };
+                self.recorder.fault(event(named, FaultState::Observed, vec![control, effect], None));
+                return;
+            }
+            if Instant::now() >= deadline {
+                self.recorder.note(&format!("{}: no effect within {} ms: {}", named.id, self.limits.effect_ms, effect.what));
+                return;
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    async fn recover(&self, named: &Named<'_>, probe: &mut dyn EffectProbe, limit: Duration) {
+        let deadline = Instant::now() + limit;
+        loop {
+            let recovery = probe.recovery().await;
+            if recovery.holds {
+                self.recorder.fault(event(named, FaultState::Recovered, vec![recovery], None));
+                return;
+            }
+            if Instant::now() >= deadline {
+                self.recorder.note(&format!("{}: not recovered within {} ms: {}", named.id, limit.as_millis(), recovery.what));
+                return;
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    fn failed(&self, named: &Named<'_>, reason: &str) {
+        self.recorder.fault(event(named, FaultState::Failed, Vec::new(), Some(reason.to_owned())));
+    }
+}
+
+fn named(index: usize, step: &Step) -> Named<'_> {
+    let kind = fault_row(&step.fault).map_or(step.fault.as_str(), |row| row.kind);
+    Named { id: format!("F{}", index + 1), kind, target: &step.target }
+}
+
+fn event(named: &Named<'_>, state: FaultState, proofs: Vec<Proof>, detail: Option<String>) -> FaultEvent {
+    FaultEvent {
+        i: 0,
+        t_ns: 0,
+        id: named.id.clone(),
+        kind: named.kind.to_owned(),
+        target: named.target.to_owned(),
+        state,
+        proofs,
+        goodput_floor_percent: None,
+        detail,
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,238 @@
+//! Effect proofs: the system, or the path to it, seen to suffer while a fault stands, and to be well after.
+//!
+//! None of these asks the injector. A probe that cannot tell says so; only a reading that shows the effect holds.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use nogo_faults::BoxFuture;
+use nogo_invariants::history::{Proof, ProofKind};
+use sqlx::PgPool;
+use sqlx::Row as _;
+use tokio::time::Instant;
+
+/// Looks along the path that a fault hurts.
+pub trait EffectProbe: Send {
+    /// One look while the fault stands; `holds` says whether the effect was seen.
+    fn effect(&mut self) -> BoxFuture<'_, Proof>;
+    /// One look after healing; `holds` says whether the path is well.
+    fn recovery(&mut self) -> BoxFuture<'_, Proof>;
+}
+
+fn proof(kind: ProofKind, source: &str, holds: bool, what: String) -> Proof {
+    Proof { kind, source: source.to_owned(), what, holds }
+}
+
+/// `/readyz` of every API: it takes a connection from the very pool that is to be exhausted.
+pub struct ApiPools {
+    client: reqwest::Client,
+    bases: Vec<String>,
+}
+
+/// An API whose pool is free answers `/readyz` well within this.
+const READY_MS_MAX: u128 = 750;
+
+impl ApiPools {
+    /// Looks at the APIs at `bases`, such as `http://127.0.0.1:40123`.
+    ///
+    /// # Errors
+    /// When no HTTP client can be made.
+    pub fn new(bases: Vec<String>) -> anyhow::Result<Self> {
+        let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(5)).build()?;
+        Ok(ApiPools { client, bases })
+    }
+
+    async fn look(&self) -> Vec<(bool, String)> {
+        let looks = self.bases.iter().enumerate().map(|(index, base)| async move {
+            let began = Instant::now();
+            let answer = self.client.get(format!("{base}/readyz")).send().await;
+            let took_ms = began.elapsed().as_millis();
+            let status = answer.map_or("no answer".to_owned(), |answer| answer.status().as_u16().to_string());
+            let well = status == "200" && took_ms <= READY_MS_MAX;
+            (well, format!("api-{} {status} in {took_ms} ms", index + 1))
+        });
+        futures_util::future::join_all(looks).await
+    }
+}
+
+impl EffectProbe for ApiPools {
+    fn effect(&mut self) -> BoxFuture<'_, Proof> {
+        Box::pin(async move {
+            let looks = self.look().await;
+            let suffers = looks.iter().any(|(well, _)| !well);
+            let what = looks.into_iter().map(|(_, what)| what).collect::<Vec<_>>().join(", ");
+            proof(ProofKind::Effect, "GET /readyz", suffers, what)
+        })
+    }
+
+    fn recovery(&mut self) -> BoxFuture<'_, Proof> {
+        Box::pin(async move {
+            let looks = self.look().await;
+            let well = looks.iter().all(|(well, _)| *well);
+            let what = looks.into_iter().map(|(_, what)| what).collect::<Vec<_>>().join(", ");
+            proof(ProofKind::Recovery, "GET /readyz", well, what)
+        })
+    }
+}
+
+/// PING through an API's own link to Redis.
+pub struct RedisPath {
+    /// Name of the link.
+    pub link: String,
+    /// URL by way of the link, password included.
+    pub url: String,
+}
+
+/// One PING, connection included, takes at most this.
+const PING_LIMIT: Duration = Duration::from_millis(500);
+
+impl RedisPath {
+    async fn ping(&self) -> Result<(), String> {
+        let ask = async {
+            let client = redis::Client::open(self.url.as_str()).map_err(|error| error.to_string())?;
+            let mut connection =
+                client.get_multiplexed_async_connection().await.map_err(|error| error.kind().to_string_lossy())?;
+            redis::cmd("PING").query_async::<String>(&mut connection).await.map(drop).map_err(|error| error.kind().to_string_lossy())
+        };
+        tokio::time::timeout(PING_LIMIT, ask).await.unwrap_or_else(|_| Err("no answer in time".to_owned()))
+    }
+}
+
+/// An error's kind in words, without addresses or credentials.
+trait KindInWords {
+    fn to_string_lossy(&self) -> String;
+}
+
+impl KindInWords for redis::ErrorKind {
+    fn to_string_lossy(&self) -> String {
+        format!("{self:?}")
+    }
+}
+
+impl EffectProbe for RedisPath {
+    fn effect(&mut self) -> BoxFuture<'_, Proof> {
+        Box::pin(async move {
+            let answer = self.ping().await;
+            let what = format!("PING through {}: {}", self.link, answer.as_ref().err().map_or("answered", String::as_str));
+            proof(ProofKind::Effect, "redis link", answer.is_err(), what)
+        })
+    }
+
+    fn recovery(&mut self) -> BoxFuture<'_, Proof> {
+        Box::pin(async move {
+            let answer = self.ping().await;
+            let what = format!("PING through {}: {}", self.link, answer.as_ref().err().map_or("answered", String::as_str));
+            proof(ProofKind::Recovery, "redis link", answer.is_ok(), what)
+        })
+    }
+}
+
+/// The jobs that a killed worker held: running under its name, their leases extended by nobody.
+pub struct OrphanedJobs {
+    /// Read-only connections past every proxy.
+    pub reader: PgPool,
+    /// Name of the worker.
+    pub worker: String,
+    /// The first look, to compare later ones with.
+    pub orphans: Vec<Orphan>,
+}
+
+/// A job as a worker left it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Orphan {
+    job_id: String,
+    attempts: i32,
+    lease_until_us: i64,
+}
+
+impl OrphanedJobs {
+    /// Watches the jobs of `worker`.
+    pub fn new(reader: PgPool, worker: String) -> Self {
+        OrphanedJobs { reader, worker, orphans: Vec::new() }
+    }
+
+    async fn held(&self) -> Result<Vec<Orphan>, sqlx::Error> {
+        let rows = sqlx::query(
+            "SELECT job_id::text, attempts, (extract(epoch FROM lease_until) * 1000000)::bigint
+             FROM app.jobs WHERE state = 'running' AND (worker = $1 OR worker LIKE $1 || '/%') ORDER BY job_id",
+        )
+        .bind(&self.worker)
+        .fetch_all(&self.reader)
+        .await?;
+        rows.iter()
+            .map(|row| Ok(Orphan { job_id: row.try_get(0)?, attempts: row.try_get(1)?, lease_until_us: row.try_get(2)? }))
+            .collect()
+    }
+
+    async fn settled(&self) -> Result<(usize, usize), sqlx::Error> {
+        let mut done = 0;
+        for orphan in &self.orphans {
+            let row = sqlx::query("SELECT state, attempts FROM app.jobs WHERE job_id = $1::uuid")
+                .bind(&orphan.job_id)
+                .fetch_one(&self.reader)
+                .await?;
+            let (state, attempts): (String, i32) = (row.try_get(0)?, row.try_get(1)?);
+            if attempts > orphan.attempts || !matches!(state.as_str(), "queued" | "running") {
+                done += 1;
+            }
+        }
+        Ok((done, self.orphans.len()))
+    }
+}
+
+impl EffectProbe for OrphanedJobs {
+    fn effect(&mut self) -> BoxFuture<'_, Proof> {
+        Box::pin(async move {
+            let source = "app.jobs";
+            match self.held().await {
+                Err(error) => proof(ProofKind::Effect, source, false, format!("not read: {error}")),
+                Ok(held) if held.is_empty() => {
+                    proof(ProofKind::Effect, source, false, format!("{} holds no job", self.worker))
+                }
+                Ok(held) => {
+                    // Held by a process that is gone (the control proof), and unchanged since the look before.
+                    let stuck = !self.orphans.is_empty() && self.orphans.iter().all(|orphan| held.contains(orphan));
+                    let what = format!("{} jobs stand running under {}, leases not extended: {stuck}", held.len(), self.worker);
+                    if self.orphans.is_empty() {
+                        self.orphans = held;
+                    }
+                    proof(ProofKind::Effect, source, stuck, what)
+                }
+            }
+        })
+    }
+
+    fn recovery(&mut self) -> BoxFuture<'_, Proof> {
+        Box::pin(async move {
+            match self.settled().await {
+                Err(error) => proof(ProofKind::Recovery, "app.jobs", false, format!("not read: {error}")),
+                Ok((done, all)) => {
+                    let what = format!("{done} of {all} orphaned jobs were claimed again or ended");
+                    proof(ProofKind::Recovery, "app.jobs", done == all, what)
+                }
+            }
+        })
+    }
+}
+
+/// What a placebo shows: a path that nothing happens to.
+pub struct Nothing {
+    /// Where the untouched server listens.
+    pub address: SocketAddr,
+}
+
+impl EffectProbe for Nothing {
+    fn effect(&mut self) -> BoxFuture<'_, Proof> {
+        Box::pin(async move {
+            let refused = tokio::net::TcpStream::connect(self.address).await.is_err();
+            proof(ProofKind::Effect, "tcp", refused, format!("the server is reached: {}", !refused))
+        })
+    }
+
+    fn recovery(&mut self) -> BoxFuture<'_, Proof> {
+        Box::pin(async move {
+            let reached = tokio::net::TcpStream::connect(self.address).await.is_ok();
+            proof(ProofKind::Recovery, "tcp", reached, format!("the server is reached: {reached}"))
+        })
+    }
+}
