@@ -76,14 +76,19 @@ pub struct Attempt {
 /// 409 if another request works under it now; 422 if it belongs to another request; 503.
 pub async fn begin(state: &AppState, caller: &Caller, request: IdempotentRequest) -> Result<Begun, ApiError> {
     let mut tx = state.db.tenant(caller.tenant).begin().await?;
-    match idempotency::claim(&mut tx, &request).await? {
-        Claim::Fresh => Ok(Begun::Fresh(Attempt { tx, request, ttl: state.config.idempotency_ttl })),
+    let claim = idempotency::claim(&mut tx, &request).await?;
+    if claim == Claim::Fresh {
+        return Ok(Begun::Fresh(Attempt { tx, request, ttl: state.config.idempotency_ttl }));
+    }
+    // Before the answer: the caller's next request must not find the key taken by this one.
+    tx.rollback().await;
+    match claim {
         Claim::Replay(stored) => Reply::from_stored(&stored)
             .map(|reply| Begun::Replay(reply.into_replay()))
             .ok_or_else(|| ApiError::internal("stored answer does not read")),
         Claim::FingerprintDiffers => Err(ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused")
             .detail("This Idempotency-Key was used for another request.")),
-        Claim::InFlight => Err(in_flight()),
+        Claim::InFlight | Claim::Fresh => Err(in_flight()),
     }
 }
 
@@ -96,7 +101,10 @@ impl Attempt {
         let reply = match &outcome {
             Ok(reply) => reply.clone(),
             Err(refusal) if is_kept(refusal.status()) => Reply::from(refusal),
-            Err(refusal) => return Err(refusal.clone()),
+            Err(refusal) => {
+                self.tx.rollback().await;
+                return Err(refusal.clone());
+            }
         };
         let stored = idempotency::store(&mut self.tx, &self.request, &reply.to_stored(), self.ttl).await;
         match stored {

@@ -260,6 +260,13 @@ impl Lease {
         self.settle(answer).map(|_| ())
     }
 
+    /// Rolls back; where that fails, dropping sees to it.
+    pub(crate) async fn rollback(mut self) {
+        if self.simple("ROLLBACK".to_owned()).await.is_ok() {
+            self.in_transaction = false;
+        }
+    }
+
     /// Commits in a task of its own: a caller that goes away does not interrupt it.
     pub(crate) async fn commit(self) -> Result<(), StoreError> {
         if self.failed {

@@ -113,6 +113,12 @@ impl TenantTx {
         self.lease.scalar(query).await
     }
 
+    /// Rolls back, and returns once that is done: its locks are free then. Dropping does the same a
+    /// little later.
+    pub async fn rollback(self) {
+        self.lease.rollback().await;
+    }
+
     /// Commits. Runs to its end even if the caller goes away.
     ///
     /// # Errors

@@ -6,6 +6,7 @@ use axum::response::Response;
 use chrono::{DateTime, Utc};
 use forecastle_domain::{ForecastId, Plan, ScenarioId};
 use forecastle_store::forecasts::{self, ForecastSummary, Requested};
+use forecastle_store::idempotency::IdempotentRequest;
 use forecastle_store::{CacheKey, StoreError, TenantTx};
 use serde::Serialize;
 use serde_json::Value;
@@ -117,19 +118,30 @@ pub(crate) async fn request(
     detached(async move {
         let request = key.bind(&caller, "POST", "/v1/forecasts", &body);
         let scenario = accept(&body);
-        let mut attempt = match idempotent::begin(&state, &caller, request).await? {
-            Begun::Replay(response) => return Ok(response),
-            Begun::Fresh(attempt) => attempt,
-        };
-        let outcome = match scenario {
-            Ok(scenario) => enqueue(&mut attempt.tx, &caller, scenario).await,
-            Err(refusal) => Err(refusal),
-        };
-        let response = attempt.finish(outcome).await?;
-        state.cache.delete(&[CacheKey::dashboard(caller.tenant)]).await;
-        Ok(response)
+        let changed = [CacheKey::dashboard(caller.tenant)];
+        state.cache.announce(&changed).await;
+        let outcome = request_once(&state, &caller, request, scenario).await;
+        state.cache.delete(&changed).await;
+        outcome
     })
     .await
+}
+
+async fn request_once(
+    state: &AppState,
+    caller: &Caller,
+    request: IdempotentRequest,
+    scenario: Result<ScenarioId, ApiError>,
+) -> Result<Response, ApiError> {
+    let mut attempt = match idempotent::begin(state, caller, request).await? {
+        Begun::Replay(response) => return Ok(response),
+        Begun::Fresh(attempt) => attempt,
+    };
+    let outcome = match scenario {
+        Ok(scenario) => enqueue(&mut attempt.tx, caller, scenario).await,
+        Err(refusal) => Err(refusal),
+    };
+    attempt.finish(outcome).await
 }
 
 async fn enqueue(tx: &mut TenantTx, caller: &Caller, scenario: ScenarioId) -> Result<Reply, ApiError> {

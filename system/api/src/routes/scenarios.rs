@@ -2,8 +2,10 @@
 
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
 use chrono::{DateTime, Utc};
 use forecastle_domain::ScenarioId;
+use forecastle_store::idempotency::IdempotentRequest;
 use forecastle_store::scenarios::{self, Created, Edited, ScenarioContent, ScenarioSummary};
 use forecastle_store::{CacheKey, StoreError, TenantTx};
 use serde::Serialize;
@@ -109,25 +111,36 @@ pub(crate) async fn create(
     caller: Caller,
     headers: HeaderMap,
     JsonBody(body): JsonBody,
-) -> Result<axum::response::Response, ApiError> {
+) -> Result<Response, ApiError> {
     let key = IdempotencyKey::from_headers(&headers)?;
     may_write(&caller)?;
     detached(async move {
         let request = key.bind(&caller, "POST", "/v1/scenarios", &body);
         let content = accept(&body);
-        let mut attempt = match idempotent::begin(&state, &caller, request).await? {
-            Begun::Replay(response) => return Ok(response),
-            Begun::Fresh(attempt) => attempt,
-        };
-        let outcome = match content {
-            Ok(content) => store(&mut attempt.tx, &content).await,
-            Err(refusal) => Err(refusal),
-        };
-        let response = attempt.finish(outcome).await?;
-        state.cache.delete(&[CacheKey::dashboard(caller.tenant)]).await;
-        Ok(response)
+        let changed = [CacheKey::dashboard(caller.tenant)];
+        state.cache.announce(&changed).await;
+        let outcome = create_once(&state, &caller, request, content).await;
+        state.cache.delete(&changed).await;
+        outcome
     })
     .await
+}
+
+async fn create_once(
+    state: &AppState,
+    caller: &Caller,
+    request: IdempotentRequest,
+    content: Result<ScenarioContent, ApiError>,
+) -> Result<Response, ApiError> {
+    let mut attempt = match idempotent::begin(state, caller, request).await? {
+        Begun::Replay(response) => return Ok(response),
+        Begun::Fresh(attempt) => attempt,
+    };
+    let outcome = match content {
+        Ok(content) => store(&mut attempt.tx, &content).await,
+        Err(refusal) => Err(refusal),
+    };
+    attempt.finish(outcome).await
 }
 
 async fn store(tx: &mut TenantTx, content: &ScenarioContent) -> Result<Reply, ApiError> {
@@ -189,22 +202,34 @@ pub(crate) async fn edit(
     let content = accept(&body)?;
     detached(async move {
         let id = ScenarioId::from_uuid(id);
-        let mut tx = state.db.tenant(caller.tenant).begin().await?;
-        // Versions begin at 1, so a tag that is none of ours matches nothing.
-        match scenarios::edit(&mut tx, id, expected.unwrap_or(0), &content).await? {
-            Edited::Scenario(scenario) => {
-                tx.commit().await?;
-                let keys = [CacheKey::scenario(caller.tenant, id), CacheKey::dashboard(caller.tenant)];
-                state.cache.delete(&keys).await;
-                let version = scenario.version;
-                Ok(Reply::json(StatusCode::OK, &Scenario::from(*scenario)).version(version))
-            }
-            Edited::VersionDiffers => Err(ApiError::new(StatusCode::PRECONDITION_FAILED, "version_differs")
-                .detail("The scenario was edited since. Read it again.")),
-            Edited::NotFound => Err(ApiError::not_found()),
-        }
+        let changed = [CacheKey::scenario(caller.tenant, id), CacheKey::dashboard(caller.tenant)];
+        state.cache.announce(&changed).await;
+        let outcome = replace(&state, &caller, id, expected, &content).await;
+        state.cache.delete(&changed).await;
+        outcome
     })
     .await
+}
+
+async fn replace(
+    state: &AppState,
+    caller: &Caller,
+    id: ScenarioId,
+    expected: Option<i32>,
+    content: &ScenarioContent,
+) -> Result<Reply, ApiError> {
+    let mut tx = state.db.tenant(caller.tenant).begin().await?;
+    // Versions begin at 1, so a tag that is none of ours matches nothing.
+    match scenarios::edit(&mut tx, id, expected.unwrap_or(0), content).await? {
+        Edited::Scenario(scenario) => {
+            tx.commit().await?;
+            let version = scenario.version;
+            Ok(Reply::json(StatusCode::OK, &Scenario::from(*scenario)).version(version))
+        }
+        Edited::VersionDiffers => Err(ApiError::new(StatusCode::PRECONDITION_FAILED, "version_differs")
+            .detail("The scenario was edited since. Read it again.")),
+        Edited::NotFound => Err(ApiError::not_found()),
+    }
 }
 
 /// List scenarios, the newest first.

@@ -144,6 +144,29 @@ async fn a_reader_of_the_old_session_cannot_write_it_back() {
 }
 
 #[tokio::test]
+async fn a_writer_that_dies_before_its_deletion_leaves_no_old_value() {
+    let servers = Servers::start().await;
+    let options = CacheOptions { redis_url: servers.redis_url(), timeout: Duration::from_secs(1) };
+    let (writer, reader) = (Cache::open(&options).unwrap(), Cache::open(&options).unwrap());
+    let key = CacheKey::dashboard(TenantId::from_uuid(uuid::Uuid::nil()));
+    let ttl = Duration::from_secs(300);
+    let load = async |value: &'static str| {
+        let load = async move { Ok::<_, std::convert::Infallible>(value.to_owned()) };
+        reader.get_or_load(&key, ttl, load, |_| true).await.unwrap()
+    };
+    assert_eq!(load("old").await, "old");
+    assert_eq!(load("new").await, "old", "kept");
+
+    writer.announce(std::slice::from_ref(&key)).await;
+    assert_eq!(load("old").await, "old", "read before the commit, and not kept");
+    drop(writer);
+    assert_eq!(load("new").await, "new", "the commit happened, the deletion did not");
+    reader.delete(std::slice::from_ref(&key)).await;
+    assert_eq!(load("newer").await, "newer");
+    assert_eq!(load("newest").await, "newer", "kept again");
+}
+
+#[tokio::test]
 async fn a_frozen_redis_slows_answers_down_and_changes_none() {
     let servers = Servers::start().await;
     let api = Instance::start(config(&servers)).await;
