@@ -42,7 +42,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// Seconds at the start of the load that the steady state is not measured in: caches and pools fill.
 const WARM_UP_S: u64 = 2;
 /// Rounds of foreign attempts after everything is healed.
-const FINAL_FOREIGN_ROUNDS: usize = 20;
+const HEALED_FOREIGN_ROUNDS: usize = 20;
 
 /// A run under way.
 pub struct Run<'a> {
@@ -104,7 +104,7 @@ impl Run<'_> {
         let prepared = self.seed(topology).await?;
         self.steady(&prepared).await?;
         self.load(&prepared).await?;
-        self.heal().await?;
+        self.heal(&prepared).await?;
         self.quiesce(&prepared).await?;
         self.last(&prepared).await
     }
@@ -295,13 +295,15 @@ impl Run<'_> {
         self.recorder.probe("baseline within tolerances", misses.is_empty(), &detail);
     }
 
-    async fn heal(&mut self) -> Result<()> {
+    async fn heal(&mut self, prepared: &Prepared) -> Result<()> {
         self.enter(Phase::Heal, 0, None, "heal everything");
         let report = self.open.heal_all(Duration::from_millis(self.experiment.limits.heal_ms)).await;
         if !report.is_clean() {
             let left: Vec<String> = report.failed.values().map(ToString::to_string).collect();
             return Err(EndsWith::inconclusive(format!("not healed: {}", left.join("; "))).into());
         }
+        // Honest twins request real forecasts, so this comes before the queue drains and the last bills.
+        prepared.load.probe_once(HEALED_FOREIGN_ROUNDS).await;
         Ok(())
     }
 
@@ -323,7 +325,6 @@ impl Run<'_> {
         self.final_state.billing_runs.append(&mut runs);
         let whole = prepared.load.final_client_reads().await;
         self.recorder.probe("honest sessions work", whole > 0, &format!("{whole} tenants read all that is theirs"));
-        prepared.load.probe_once(FINAL_FOREIGN_ROUNDS).await;
         let runs = std::mem::take(&mut self.final_state.billing_runs);
         let quiesced = self.final_state.quiesced;
         self.final_state = last_look::read(prepared, self.provider).await?;
