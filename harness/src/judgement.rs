@@ -48,7 +48,9 @@ impl Record {
             let found = file_sha256(&run.file(name)).ok();
             match (manifest.files.get(*name), found) {
                 (Some(sealed), Some(found)) if *sealed == found => {}
-                (Some(_), Some(_)) => around.inconclusive.push(format!("{name} was changed after the run: its digest differs")),
+                (Some(_), Some(_)) => {
+                    around.inconclusive.push(format!("{name} was changed after the run: its digest differs"))
+                }
                 (Some(_), None) => around.inconclusive.push(format!("{name} is missing")),
                 (None, _) => around.inconclusive.push(format!("{name} was never sealed")),
             }

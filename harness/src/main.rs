@@ -9,7 +9,12 @@ use nogo_harness::exit_code::exit_code_of;
 fn main() -> std::process::ExitCode {
     let cli = Cli::parse();
     let level = if cli.quiet { tracing::Level::ERROR } else { tracing::Level::WARN };
-    tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).without_time().with_target(false).init();
+    tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer(std::io::stderr)
+        .without_time()
+        .with_target(false)
+        .init();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {

@@ -13,7 +13,9 @@ pub async fn clean(cli: &Cli, dry_run: bool, keep_runs: Option<usize>) -> Result
     let surplus = keep_runs.map_or(0, |keep| runs.len().saturating_sub(keep));
     if dry_run {
         let mut registered: Vec<String> = std::fs::read_dir(runs_folder(&cli.store))
-            .map(|entries| entries.flatten().filter_map(|entry| read_record(&entry.path())).map(|record| record.run_id).collect())
+            .map(|entries| {
+                entries.flatten().filter_map(|entry| read_record(&entry.path())).map(|record| record.run_id).collect()
+            })
             .unwrap_or_default();
         registered.sort();
         println!("registered runs that a sweep would look at: {}", list_or_none(&registered));

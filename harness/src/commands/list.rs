@@ -29,9 +29,11 @@ pub fn list(cli: &Cli, what: Listing) -> Result<ExitCode> {
         for (index, (name, value)) in fields.iter().enumerate() {
             let text = match value {
                 Value::String(text) => text.clone(),
-                Value::Array(items) => {
-                    items.iter().map(|item| item.as_str().map_or(item.to_string(), str::to_owned)).collect::<Vec<_>>().join(", ")
-                }
+                Value::Array(items) => items
+                    .iter()
+                    .map(|item| item.as_str().map_or(item.to_string(), str::to_owned))
+                    .collect::<Vec<_>>()
+                    .join(", "),
                 other => other.to_string(),
             };
             if index == 0 { println!("{text}") } else { println!("  {:<14} {text}", name.replace('_', " ")) }

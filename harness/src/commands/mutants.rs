@@ -23,7 +23,8 @@ pub async fn mutants(cli: &Cli, args: &MutantsArgs) -> Result<ExitCode> {
     let bench = Bench {
         nogo: std::env::current_exe().context("find this program")?,
         store: cli.store.clone(),
-        engine: clap::ValueEnum::to_possible_value(&args.engine).map_or_else(String::new, |value| value.get_name().to_owned()),
+        engine: clap::ValueEnum::to_possible_value(&args.engine)
+            .map_or_else(String::new, |value| value.get_name().to_owned()),
         seed: args.seed,
     };
     let mut trials = Vec::new();

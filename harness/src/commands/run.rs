@@ -22,7 +22,8 @@ pub async fn replay(cli: &Cli, args: &ReplayArgs) -> Result<ExitCode> {
         let path = directory.file(name);
         std::fs::read_to_string(&path).map_err(|error| EndsWith::usage(format!("{}: {error}", path.display())))
     };
-    let unusable = |name: &str, error: toml::de::Error| EndsWith::usage(format!("{}/{name}: {error}", directory.root().display()));
+    let unusable =
+        |name: &str, error: toml::de::Error| EndsWith::usage(format!("{}/{name}: {error}", directory.root().display()));
     let mut experiment: Experiment =
         toml::from_str(&read("experiment.toml")?).map_err(|error| unusable("experiment.toml", error))?;
     experiment.schedule = toml::from_str(&read("schedule.toml")?).map_err(|error| unusable("schedule.toml", error))?;
@@ -49,7 +50,12 @@ async fn carry_out(cli: &Cli, experiment: Experiment, setting: &SettingArgs) -> 
         eprintln!("the run broke off: {why}");
     }
     if !cli.quiet {
-        eprintln!("exit {} ({}); next: nogo show {}", executed.exit.number(), executed.exit.name(), executed.directory.id());
+        eprintln!(
+            "exit {} ({}); next: nogo show {}",
+            executed.exit.number(),
+            executed.exit.name(),
+            executed.directory.id()
+        );
     }
     Ok(executed.exit)
 }

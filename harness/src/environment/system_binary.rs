@@ -26,12 +26,23 @@ pub struct SystemBinary {
     pub digest: String,
 }
 
+/// Folders for the build of a changed copy.
+#[derive(Debug, Clone, Copy)]
+pub struct Apart<'a> {
+    /// Where finished executables go: never the folder that the workspace's own lie in, or a run might take one for the
+    /// other.
+    pub artifacts: &'a Path,
+    /// Where dependencies are compiled to; may be shared, since cargo tells units of different folders apart.
+    pub intermediates: &'a Path,
+}
+
 /// Builds in `workspace` with `CARGO` (or `cargo`) and gives the path of the executable as cargo
-/// reports it. `target_folder` keeps builds of changed copies apart; none means cargo's own.
+/// reports it. `apart` keeps what a changed copy of the workspace builds away from the workspace's own artifacts; none
+/// means cargo's own folders.
 ///
 /// # Errors
 /// If cargo cannot be run, or the build fails; with the compiler's first errors.
-pub async fn build(workspace: &Path, target_folder: Option<&Path>) -> Result<PathBuf> {
+pub async fn build(workspace: &Path, apart: Option<Apart<'_>>) -> Result<PathBuf> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(&cargo);
     command
@@ -40,8 +51,8 @@ pub async fn build(workspace: &Path, target_folder: Option<&Path>) -> Result<Pat
         .current_dir(workspace)
         .stdin(Stdio::null())
         .kill_on_drop(true);
-    if let Some(folder) = target_folder {
-        command.arg("--target-dir").arg(folder);
+    if let Some(apart) = apart {
+        command.arg("--target-dir").arg(apart.artifacts).env("CARGO_BUILD_BUILD_DIR", apart.intermediates);
     }
     let output =
         command.output().await.with_context(|| format!("run {}: is Rust installed?", Path::new(&cargo).display()))?;

@@ -51,7 +51,10 @@ impl Catalogue {
     pub fn read(dir: &Path, ids: &[String]) -> Result<Self> {
         let path = dir.join("catalogue.toml");
         let text = std::fs::read_to_string(&path).map_err(|error| {
-            EndsWith::usage(format!("no mutants in {}: {error}; --dir names a folder with catalogue.toml", dir.display()))
+            EndsWith::usage(format!(
+                "no mutants in {}: {error}; --dir names a folder with catalogue.toml",
+                dir.display()
+            ))
         })?;
         let table: Table =
             toml::from_str(&text).map_err(|error| EndsWith::usage(format!("{}: {error}", path.display())))?;

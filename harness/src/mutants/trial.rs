@@ -125,7 +125,10 @@ impl Bench {
     }
 
     async fn build(&self, scratch: &Scratch, id: &str) -> Result<PathBuf> {
-        let built = system_binary::build(scratch.tree(), Some(&scratch.workspace().join("target"))).await?;
+        let target = scratch.workspace().join("target");
+        let artifacts = target.join("mutants/out");
+        let apart = system_binary::Apart { artifacts: &artifacts, intermediates: &target };
+        let built = system_binary::build(scratch.tree(), Some(apart)).await?;
         let kept = scratch.workspace().join("target/mutants/bin");
         std::fs::create_dir_all(&kept).context("make the folder for patched binaries")?;
         let kept = kept.join(id);

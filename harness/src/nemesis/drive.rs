@@ -85,7 +85,13 @@ impl Nemesis {
     }
 
     /// One step. An error means that a fault still stands.
-    async fn step(&self, index: usize, step: &Step, load_began: Instant, stop: &CancellationToken) -> Result<Step, String> {
+    async fn step(
+        &self,
+        index: usize,
+        step: &Step,
+        load_began: Instant,
+        stop: &CancellationToken,
+    ) -> Result<Step, String> {
         let named = named(index, step);
         let mut realised = step.clone();
         self.recorder.fault(event(&named, FaultState::Requested, Vec::new(), None));
@@ -160,7 +166,8 @@ impl Nemesis {
                 return;
             }
             if Instant::now() >= deadline {
-                self.recorder.note(&format!("{}: no effect within {} ms: {}", named.id, self.limits.effect_ms, effect.what));
+                self.recorder
+                    .note(&format!("{}: no effect within {} ms: {}", named.id, self.limits.effect_ms, effect.what));
                 return;
             }
             tokio::time::sleep(LOOK_EVERY).await;
@@ -176,7 +183,12 @@ impl Nemesis {
                 return;
             }
             if Instant::now() >= deadline {
-                self.recorder.note(&format!("{}: not recovered within {} ms: {}", named.id, limit.as_millis(), recovery.what));
+                self.recorder.note(&format!(
+                    "{}: not recovered within {} ms: {}",
+                    named.id,
+                    limit.as_millis(),
+                    recovery.what
+                ));
                 return;
             }
             tokio::time::sleep(LOOK_EVERY).await;

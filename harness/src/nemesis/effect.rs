@@ -92,7 +92,11 @@ impl RedisPath {
             let client = redis::Client::open(self.url.as_str()).map_err(|error| error.to_string())?;
             let mut connection =
                 client.get_multiplexed_async_connection().await.map_err(|error| error.kind().to_string_lossy())?;
-            redis::cmd("PING").query_async::<String>(&mut connection).await.map(drop).map_err(|error| error.kind().to_string_lossy())
+            redis::cmd("PING")
+                .query_async::<String>(&mut connection)
+                .await
+                .map(drop)
+                .map_err(|error| error.kind().to_string_lossy())
         };
         tokio::time::timeout(PING_LIMIT, ask).await.unwrap_or_else(|_| Err("no answer in time".to_owned()))
     }
@@ -113,7 +117,8 @@ impl EffectProbe for RedisPath {
     fn effect(&mut self) -> BoxFuture<'_, Proof> {
         Box::pin(async move {
             let answer = self.ping().await;
-            let what = format!("PING through {}: {}", self.link, answer.as_ref().err().map_or("answered", String::as_str));
+            let what =
+                format!("PING through {}: {}", self.link, answer.as_ref().err().map_or("answered", String::as_str));
             proof(ProofKind::Effect, "redis link", answer.is_err(), what)
         })
     }
@@ -121,7 +126,8 @@ impl EffectProbe for RedisPath {
     fn recovery(&mut self) -> BoxFuture<'_, Proof> {
         Box::pin(async move {
             let answer = self.ping().await;
-            let what = format!("PING through {}: {}", self.link, answer.as_ref().err().map_or("answered", String::as_str));
+            let what =
+                format!("PING through {}: {}", self.link, answer.as_ref().err().map_or("answered", String::as_str));
             proof(ProofKind::Recovery, "redis link", answer.is_ok(), what)
         })
     }
@@ -160,7 +166,9 @@ impl OrphanedJobs {
         .fetch_all(&self.reader)
         .await?;
         rows.iter()
-            .map(|row| Ok(Orphan { job_id: row.try_get(0)?, attempts: row.try_get(1)?, lease_until_us: row.try_get(2)? }))
+            .map(|row| {
+                Ok(Orphan { job_id: row.try_get(0)?, attempts: row.try_get(1)?, lease_until_us: row.try_get(2)? })
+            })
             .collect()
     }
 
@@ -192,7 +200,11 @@ impl EffectProbe for OrphanedJobs {
                 Ok(held) => {
                     // Held by a process that is gone (the control proof), and unchanged since the look before.
                     let stuck = !self.orphans.is_empty() && self.orphans.iter().all(|orphan| held.contains(orphan));
-                    let what = format!("{} jobs stand running under {}, leases not extended: {stuck}", held.len(), self.worker);
+                    let what = format!(
+                        "{} jobs stand running under {}, leases not extended: {stuck}",
+                        held.len(),
+                        self.worker
+                    );
                     if self.orphans.is_empty() {
                         self.orphans = held;
                     }

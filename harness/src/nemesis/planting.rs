@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use nogo_faults::{
-    BlastRadius, BoxFuture, Fault, Grant, HealError, InstallError, MidJobProbe, PoolExhaustion, PoolExhaustionConfig, Proof,
-    ProofError, ProcessControl as _, ProcessKill, ProcessKillLimits, RedisLoss, RedisLossLimits, ServiceControl as _, Step,
-    Target, Tolerance,
+    BlastRadius, BoxFuture, Fault, Grant, HealError, InstallError, MidJobProbe, PoolExhaustion, PoolExhaustionConfig,
+    ProcessControl as _, ProcessKill, ProcessKillLimits, Proof, ProofError, RedisLoss, RedisLossLimits,
+    ServiceControl as _, Step, Target, Tolerance,
 };
 use serde_json::json;
 use sqlx::PgPool;
@@ -80,7 +80,8 @@ pub async fn plant(step: &Step, number: usize, topology: &Topology, load: &Load,
         "placebo" => {
             let address = topology.redis().address();
             radius.allow_address(address);
-            let fault = Placebo { target: Target::Service { name: "redis".to_owned(), address }, tolerance: row.tolerance };
+            let fault =
+                Placebo { target: Target::Service { name: "redis".to_owned(), address }, tolerance: row.tolerance };
             Ok(Planted { row, fault: Box::new(fault), radius, probe: Box::new(Nothing { address }) })
         }
         other => bail!("fault '{other}' has a row and no implementation"),

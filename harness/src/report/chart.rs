@@ -150,11 +150,7 @@ fn load_plot(timeline: &Timeline, axis: &Axis, top: f64) -> Markup {
 }
 
 fn latency_plot(timeline: &Timeline, axis: &Axis, top: f64, budget_ms: f64) -> Markup {
-    let highest = timeline
-        .seconds
-        .iter()
-        .filter_map(|second| second.latency_ms(99))
-        .fold(budget_ms * 1.15, f64::max);
+    let highest = timeline.seconds.iter().filter_map(|second| second.latency_ms(99)).fold(budget_ms * 1.15, f64::max);
     // Logarithmic from 1 ms, so that both a cache's answer and a time-out are seen.
     let scale = highest.max(10.0).ln();
     let y = |ms: f64| top + PLOT - PLOT * (ms.max(1.0).ln() / scale).clamp(0.0, 1.0);
@@ -173,7 +169,7 @@ fn latency_plot(timeline: &Timeline, axis: &Axis, top: f64, budget_ms: f64) -> M
     html! {
         (frame(top, &format!("{highest:.0} ms"), "latency"))
         @for decade in [10.0, 100.0, 1_000.0, 10_000.0] {
-            @if decade < highest {
+            @if decade < highest / 2.0 {
                 line class="grid" x1=(n(LEFT)) x2=(n(WIDTH - RIGHT)) y1=(n(y(decade))) y2=(n(y(decade))) {}
                 text class="tick" x=(n(LEFT - 6.0)) y=(n(y(decade) + 3.0)) { (format!("{decade:.0} ms")) }
             }
@@ -193,7 +189,7 @@ fn frame(top: f64, highest: &str, name: &str) -> Markup {
         line class="axis" x1=(n(LEFT)) x2=(n(LEFT)) y1=(n(top)) y2=(n(top + PLOT)) {}
         line class="axis" x1=(n(LEFT)) x2=(n(WIDTH - RIGHT)) y1=(n(top + PLOT)) y2=(n(top + PLOT)) {}
         text class="tick" x=(n(LEFT - 6.0)) y=(n(top + 8.0)) { (highest) }
-        text class="label" x=(n(LEFT - 6.0)) y=(n(top + PLOT / 2.0)) { (name) }
+        text class="label" x=(n(LEFT - 6.0)) y=(n(top + PLOT)) { (name) }
     }
 }
 

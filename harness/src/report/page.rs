@@ -206,7 +206,13 @@ fn when(violation: &Violation) -> String {
     let phase = violation.phase.as_deref().map(|phase| format!(", phase {phase}")).unwrap_or_default();
     let fault = violation.fault.as_ref().map_or(", no fault before it".to_owned(), |fault| {
         let state = if fault.still_installed { "in place" } else { "healed by then" };
-        format!(", {:.1} s after {} {} on {} ({state})", fault.delay_ms as f64 / 1_000.0, fault.id, fault.kind, fault.target)
+        format!(
+            ", {:.1} s after {} {} on {} ({state})",
+            fault.delay_ms as f64 / 1_000.0,
+            fault.id,
+            fault.kind,
+            fault.target
+        )
     });
     format!("{at}{phase}{fault}")
 }

@@ -2,8 +2,8 @@
 //!
 //! Only numbers are made here; [`super::chart`] draws them.
 
-use nogo_invariants::history::{Event, FaultState, Phase};
 use nogo_invariants::history::Edge;
+use nogo_invariants::history::{Event, FaultState, Phase};
 
 const NS_PER_S: u64 = 1_000_000_000;
 

@@ -38,7 +38,8 @@ pub async fn bill_once(topology: &Topology, recorder: &Recorder, as_of: Timestam
 /// When a pass cannot be run, or payments stay unsettled after the last.
 pub async fn close_the_month(topology: &Topology, recorder: &Recorder, _plan: &Experiment) -> Result<Vec<BillingRun>> {
     let as_of = Timestamp::now().checked_add(MONTH).context("compute the end of the month")?;
-    let (one, two) = tokio::join!(pass(topology, recorder, BILLERS[0], as_of), pass(topology, recorder, BILLERS[1], as_of));
+    let (one, two) =
+        tokio::join!(pass(topology, recorder, BILLERS[0], as_of), pass(topology, recorder, BILLERS[1], as_of));
     let mut runs = vec![one?, two?];
     for _ in 0..PASSES_MAX {
         let again = pass(topology, recorder, BILLERS[0], as_of).await?;

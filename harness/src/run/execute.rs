@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::phases::Run;
+use crate::cli::SettingArgs;
 use crate::environment::docker::ImageOverrides;
 use crate::environment::engine_choice::choose_engine;
 use crate::environment::registration::Registration;
@@ -29,7 +30,6 @@ use crate::provider::{Behaviour, Provider};
 use crate::randomness::Randomness;
 use crate::recorder::{Recorder, RunClock};
 use crate::run_directory::{Manifest, RunDirectory};
-use crate::cli::SettingArgs;
 
 /// Version of the manifest's layout.
 const MANIFEST_FORMAT: u32 = 1;
@@ -79,11 +79,14 @@ pub async fn execute(order: Order<'_>) -> Result<Executed> {
             let message = format!("--system-bin {}: no such file; leave the flag out to build it", path.display());
             return Err(EndsWith::usage(message).into());
         }
-        None => system_binary::build(&workspace, None).await.context("build the system")?,
+        None => {
+            system_binary::build(&workspace, None).await.map_err(|error| EndsWith::environment(format!("{error:#}")))?
+        }
     };
     let (run_id, started_at, started_unix_us) = new_run_id();
     let registration = Arc::new(Registration::register(order.store, &run_id)?);
-    let outcome = with_registration(&order, &progress, &registration, &workspace, built, started_at, started_unix_us).await;
+    let outcome =
+        with_registration(&order, &progress, &registration, &workspace, built, started_at, started_unix_us).await;
     progress.done();
     registration.close().context("remove the run's scratch folder")?;
     outcome
@@ -98,11 +101,13 @@ async fn with_registration(
     started_at: String,
     started_unix_us: i64,
 ) -> Result<Executed> {
-    let binary = system_binary::keep_copy(&built, registration.scratch()).context("keep a copy of the system's binary")?;
+    let binary =
+        system_binary::keep_copy(&built, registration.scratch()).context("keep a copy of the system's binary")?;
     progress.phase("provision", None, "find an engine");
-    let engine = choose_engine(order.setting.engine, registration, &ImageOverrides::default())
-        .await
-        .map_err(|error| EndsWith::environment(format!("{error:#}\n`nogo doctor` tells more; ci/setup installs what is missing")))?;
+    let engine =
+        choose_engine(order.setting.engine, registration, &ImageOverrides::default()).await.map_err(|error| {
+            EndsWith::environment(format!("{error:#}\n`nogo doctor` tells more; ci/setup installs what is missing"))
+        })?;
     let directory = RunDirectory::create(order.store, registration.run_id())?;
     let experiment = &order.experiment;
     let (commit, dirty) = identity::commit_of(workspace);
@@ -145,7 +150,8 @@ async fn with_registration(
     let (supervisor, events) = Supervisor::new(Arc::clone(registration), directory.file("logs"))?;
     let pump = tokio::spawn(pump_process_events(events, recorder.clone()));
     let randomness = Randomness::new(experiment.seed);
-    let provider = Provider::start(randomness, Behaviour::default(), clock).await.context("start the payment provider")?;
+    let provider =
+        Provider::start(randomness, Behaviour::default(), clock).await.context("start the payment provider")?;
     let interrupt = CancellationToken::new();
     let listener = tokio::spawn(cancel_on_signal(interrupt.clone()));
 

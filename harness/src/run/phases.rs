@@ -133,7 +133,12 @@ impl Run<'_> {
     }
 
     async fn provision(&mut self) -> Result<Arc<Topology>> {
-        self.enter(Phase::Provision, 0, None, &format!("start PostgreSQL, Redis and the system, engine {}", self.engine.kind()));
+        self.enter(
+            Phase::Provision,
+            0,
+            None,
+            &format!("start PostgreSQL, Redis and the system, engine {}", self.engine.kind()),
+        );
         let shape = &self.experiment.system;
         let mut spec = TopologySpec::smoke(self.binary.clone(), self.provider.address(), self.experiment.seed);
         spec.apis = shape.apis;
@@ -144,7 +149,7 @@ impl Run<'_> {
             ("access-ttl-s", shape.access_ttl_s.to_string()),
             ("acquire-timeout-ms", "1000".to_owned()),
             ("statement-timeout-ms", "2000".to_owned()),
-            ("lock-timeout-ms", "1500".to_owned()),
+            ("lock-timeout-ms", "800".to_owned()),
             ("trusted-proxies", "127.0.0.0/8".to_owned()),
         ]);
         spec.worker_arguments = arguments(&[
@@ -179,7 +184,8 @@ impl Run<'_> {
         let apis = names.zip(&bases).map(|(name, base)| Api::new(&name, base)).collect::<Result<Vec<_>>>()?;
         let timeout = Duration::from_millis(self.experiment.load.request_timeout_ms);
         let driver = Arc::new(Driver::new(self.recorder.clone(), apis, Arc::clone(&canaries), timeout));
-        let load = Load::prepare(driver, self.experiment.load.clone(), self.randomness, profiles).await.context("seed")?;
+        let load =
+            Load::prepare(driver, self.experiment.load.clone(), self.randomness, profiles).await.context("seed")?;
         let reader = PgPoolOptions::new()
             .max_connections(4)
             .acquire_timeout(Duration::from_secs(10))
@@ -312,9 +318,13 @@ impl Run<'_> {
         let limit = Duration::from_millis(self.experiment.limits.quiesce_ms);
         let began = Instant::now();
         let unread = prepared.load.drain_forecasts(limit).await;
-        let unfinished = last_look::wait_for_empty_queue(&prepared.reader, limit.saturating_sub(began.elapsed())).await?;
+        let unfinished =
+            last_look::wait_for_empty_queue(&prepared.reader, limit.saturating_sub(began.elapsed())).await?;
         self.final_state.quiesced = unread == 0 && unfinished == 0;
-        let detail = format!("{unread} forecasts unread, {unfinished} jobs unfinished after {:.1} s", began.elapsed().as_secs_f64());
+        let detail = format!(
+            "{unread} forecasts unread, {unfinished} jobs unfinished after {:.1} s",
+            began.elapsed().as_secs_f64()
+        );
         self.recorder.probe("queue drained", self.final_state.quiesced, &detail);
         Ok(())
     }
@@ -333,7 +343,13 @@ impl Run<'_> {
         prepared.reader.close().await;
         // Logs are searched once nobody writes to them any more.
         self.undo().await?;
-        let places: Vec<String> = self.log_places.iter().map(String::as_str).chain(["migrate", "biller-1", "biller-2"]).map(str::to_owned).collect();
+        let places: Vec<String> = self
+            .log_places
+            .iter()
+            .map(String::as_str)
+            .chain(["migrate", "biller-1", "biller-2"])
+            .map(str::to_owned)
+            .collect();
         last_look::search_logs(self.directory, &places, &prepared.canaries, &mut self.final_state)
     }
 
@@ -360,4 +376,3 @@ fn violated_so_far(directory: &RunDirectory) -> Option<String> {
 fn arguments(flags: &[(&str, String)]) -> Vec<String> {
     flags.iter().flat_map(|(name, value)| [format!("--{name}"), value.clone()]).collect()
 }
-

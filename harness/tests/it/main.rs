@@ -4,3 +4,4 @@ mod environment_processes;
 mod environment_servers;
 mod environment_sweep;
 mod environment_world;
+mod smoke;
