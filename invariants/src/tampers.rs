@@ -77,6 +77,10 @@ pub const ALL: &[Tamper] = &[
         let attempt = nth(s, F::Foreign, 9);
         end(s, attempt).body_sha256 = Some("ef".repeat(32));
     }),
+    tamper("a foreign id gets another status than an absent one", &[ISOLATION], "foreign_told_from_absent", |s| {
+        let attempt = nth(s, F::Foreign, 11);
+        end(s, attempt).status = Some(412);
+    }),
     tamper("a forecast is made of another tenant's scenario", &[ISOLATION], "row_refers_across_tenants", |s| {
         state(s).forecasts[7].scenario_id = id(3, 2);
     }),

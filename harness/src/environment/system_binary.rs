@@ -26,23 +26,14 @@ pub struct SystemBinary {
     pub digest: String,
 }
 
-/// Folders for the build of a changed copy.
-#[derive(Debug, Clone, Copy)]
-pub struct Apart<'a> {
-    /// Where finished executables go: never the folder that the workspace's own lie in, or a run might take one for the
-    /// other.
-    pub artifacts: &'a Path,
-    /// Where dependencies are compiled to; may be shared, since cargo tells units of different folders apart.
-    pub intermediates: &'a Path,
-}
-
 /// Builds in `workspace` with `CARGO` (or `cargo`) and gives the path of the executable as cargo
-/// reports it. `apart` keeps what a changed copy of the workspace builds away from the workspace's own artifacts; none
-/// means cargo's own folders.
+/// reports it. `target_folder` is where a changed copy of the workspace builds; none means cargo's own. A copy needs one
+/// of its own, dependencies included: cargo names what it compiles by the path inside the workspace, so two copies that
+/// share a folder take each other's crates for their own.
 ///
 /// # Errors
 /// If cargo cannot be run, or the build fails; with the compiler's first errors.
-pub async fn build(workspace: &Path, apart: Option<Apart<'_>>) -> Result<PathBuf> {
+pub async fn build(workspace: &Path, target_folder: Option<&Path>) -> Result<PathBuf> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(&cargo);
     command
@@ -51,8 +42,8 @@ pub async fn build(workspace: &Path, apart: Option<Apart<'_>>) -> Result<PathBuf
         .current_dir(workspace)
         .stdin(Stdio::null())
         .kill_on_drop(true);
-    if let Some(apart) = apart {
-        command.arg("--target-dir").arg(apart.artifacts).env("CARGO_BUILD_BUILD_DIR", apart.intermediates);
+    if let Some(folder) = target_folder {
+        command.arg("--target-dir").arg(folder);
     }
     let output =
         command.output().await.with_context(|| format!("run {}: is Rust installed?", Path::new(&cargo).display()))?;

@@ -1,7 +1,7 @@
 //! A copy of the workspace that patches go into, so that the real tree is never touched.
 //!
 //! The copy keeps modification times and is brought up to date in place: a build after one patch compiles only what
-//! the patch changed. Dependencies come from the workspace's own target folder.
+//! the patch changed. It has a target folder of its own, dependencies included.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

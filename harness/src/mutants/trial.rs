@@ -125,10 +125,8 @@ impl Bench {
     }
 
     async fn build(&self, scratch: &Scratch, id: &str) -> Result<PathBuf> {
-        let target = scratch.workspace().join("target");
-        let artifacts = target.join("mutants/out");
-        let apart = system_binary::Apart { artifacts: &artifacts, intermediates: &target };
-        let built = system_binary::build(scratch.tree(), Some(apart)).await?;
+        let folder = scratch.workspace().join("target/mutants/build");
+        let built = system_binary::build(scratch.tree(), Some(&folder)).await?;
         let kept = scratch.workspace().join("target/mutants/bin");
         std::fs::create_dir_all(&kept).context("make the folder for patched binaries")?;
         let kept = kept.join(id);
@@ -160,8 +158,9 @@ impl Bench {
         trial.fate = match code.and_then(ExitCode::from_number) {
             Some(ExitCode::Violated) if trial.violated.contains(&mutant.law) => Fate::Killed,
             Some(ExitCode::Violated) => Fate::KilledOtherwise,
-            Some(ExitCode::Held) if mutant.masked_by.is_some() => Fate::Masked,
-            Some(ExitCode::Held) => Fate::Survived,
+            Some(ExitCode::Held) => survivor(mutant),
+            // A short suite misses floors made for the whole one; whoever violates nothing in it has survived.
+            Some(ExitCode::Inconclusive) if only_floors_are_short(&results) => survivor(mutant),
             _ => Fate::Inconclusive,
         };
         if trial.fate == Fate::Inconclusive {
@@ -170,6 +169,22 @@ impl Bench {
         }
         Ok(())
     }
+}
+
+fn survivor(mutant: &Mutant) -> Fate {
+    if mutant.masked_by.is_some() { Fate::Masked } else { Fate::Survived }
+}
+
+/// Whether nothing but floors keeps the laws from holding: each reason of each unknown law is a floor not reached.
+fn only_floors_are_short(results: &Value) -> bool {
+    let laws = results["laws"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let length = |value: &Value| value.as_array().map_or(0, Vec::len);
+    let short = |law: &Value| {
+        let floors = law["floors"].as_array().map(Vec::as_slice).unwrap_or_default();
+        floors.iter().filter(|floor| floor["seen"].as_u64() < floor["floor"].as_u64()).count()
+    };
+    !laws.is_empty()
+        && laws.iter().filter(|law| law["answer"] == "unknown").all(|law| length(&law["reasons"]) == short(law))
 }
 
 /// Ids of the laws that `results.json` calls violated.
@@ -192,5 +207,18 @@ mod tests {
         ]});
         assert_eq!(violated_laws(&results), ["b"]);
         assert!(violated_laws(&Value::Null).is_empty());
+    }
+
+    #[test]
+    fn a_missed_floor_is_told_from_any_other_reason_not_to_know() {
+        let law = |reasons: &[&str], seen: u64| {
+            serde_json::json!({"laws": [
+                {"law": "a", "answer": "unknown", "reasons": reasons, "floors": [{"seen": seen, "floor": 10}]}
+            ]})
+        };
+        assert!(only_floors_are_short(&law(&["9 seen, at least 10 needed"], 9)));
+        assert!(!only_floors_are_short(&law(&["the fault did not land"], 10)));
+        assert!(!only_floors_are_short(&law(&["9 seen, at least 10 needed", "the checker panicked"], 9)));
+        assert!(!only_floors_are_short(&Value::Null), "a run without results says nothing");
     }
 }

@@ -96,9 +96,9 @@ fn judge_attempt(case: &Case<'_>, op: &Op<'_>, found: &mut Finding) {
         found.breach(breach.shown_by(op).of(op.who()).of(owner));
         return;
     }
-    if !matches!(op.status(), Some(403 | 404)) {
+    let Some(status) = op.status().filter(|status| is_about_the_object(*status)) else {
         return;
-    }
+    };
     let control = args.owner_op.and_then(|number| case.timeline.ops.get(&number));
     let is_paired = control.is_some_and(|control| {
         control.is_ok()
@@ -106,12 +106,12 @@ fn judge_attempt(case: &Case<'_>, op: &Op<'_>, found: &mut Finding) {
             && control.tenant() != op.tenant()
             && control.invoke.phase == op.invoke.phase
     });
-    if is_paired {
+    if is_paired && matches!(status, 403 | 404) {
         let subject = args.imitates.map_or("", F::name);
         found.saw("foreign_attempts", &case.timeline, op.ended_ns(), subject);
     }
     let twin = args.twin.and_then(|number| case.timeline.ops.get(&number));
-    let Some(twin) = twin.filter(|twin| twin.f() == F::Absent && matches!(twin.status(), Some(403 | 404))) else {
+    let Some(twin) = twin.filter(|twin| twin.f() == F::Absent && twin.status().is_some_and(is_about_the_object)) else {
         return;
     };
     found.saw("compared_with_absent", &case.timeline, op.ended_ns(), "");
@@ -130,6 +130,12 @@ fn judge_attempt(case: &Case<'_>, op: &Op<'_>, found: &mut Finding) {
         let breach = Breach::new("foreign_told_from_absent", what, shown(theirs), shown(mine));
         found.breach(breach.shown_by(op).shown_by(twin).of(op.who()).of(owner));
     }
+}
+
+/// Whether a refusal speaks of the object asked for. Those for a token (401), a plan's limit (402), a duplicate still under
+/// way (409) and a rate (429) speak of who asks, and may differ between two requests of the same sender.
+fn is_about_the_object(status: u16) -> bool {
+    (400..500).contains(&status) && !matches!(status, 401 | 402 | 408 | 409 | 425 | 429)
 }
 
 /// Rows refer to rows of their own tenant, and hold no other's text.
