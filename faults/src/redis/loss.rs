@@ -5,7 +5,7 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use ::redis::{AsyncConnectionConfig, Client, IntoConnectionInfo as _, InfoDict, aio::MultiplexedConnection};
+use ::redis::{AsyncConnectionConfig, Client, InfoDict, IntoConnectionInfo as _, aio::MultiplexedConnection};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 

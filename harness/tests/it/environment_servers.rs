@@ -32,10 +32,10 @@ async fn committed_rows_survive_a_kill(engine: &dyn Engine) {
     assert_eq!(kept, 7);
 
     let wrong = dsn.replace("postgres://postgres:", "postgres://postgres:x");
-    PgConnection::connect(&wrong).await.err().expect("a wrong password was let in");
+    PgConnection::connect(&wrong).await.expect_err("a wrong password was let in");
     postgres.stop().await.unwrap();
     postgres.stop().await.expect("stop may be called again");
-    PgConnection::connect(&dsn).await.err().expect("a stopped server answered");
+    PgConnection::connect(&dsn).await.expect_err("a stopped server answered");
 }
 
 async fn redis_comes_back_empty(engine: &dyn Engine) {
