@@ -123,6 +123,18 @@ pub async fn tenants_count(db: &Db) -> Result<u64, StoreError> {
     count.and_then(|count| u64::try_from(count).ok()).ok_or(StoreError::Corrupt { what: "tenants_count" })
 }
 
+/// Counts the tenants with this transaction's own, and makes every other transaction that asks so wait
+/// until this one ends: sign-ups under a cap go one after the other, and none passes it.
+///
+/// # Errors
+/// As [`StoreError`] says.
+pub async fn tenants_count_locked(tx: &mut TenantTx) -> Result<u64, StoreError> {
+    tx.execute(sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended('app.customer_cap', 0))")).await?;
+    // A statement of its own: its snapshot must be younger than the lock.
+    let count: Option<i64> = tx.scalar(sqlx::query_scalar("SELECT app.tenants_count()")).await?;
+    count.and_then(|count| u64::try_from(count).ok()).ok_or(StoreError::Corrupt { what: "tenants_count" })
+}
+
 /// A user as it sees itself.
 #[derive(Debug, FromRow)]
 pub struct Profile {

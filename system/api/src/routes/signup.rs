@@ -71,8 +71,7 @@ pub(crate) async fn sign_up(State(state): State<AppState>, JsonBody(body): JsonB
     if let Some(cap) = state.config.customer_cap
         && identity::tenants_count(&state.db).await? >= cap
     {
-        return Err(ApiError::new(StatusCode::FORBIDDEN, "customer_cap_reached")
-            .detail("No further customers are taken at the moment."));
+        return Err(cap_reached());
     }
     let password_hash = state.passwords.hash(accepted.password.expose().to_owned()).await?;
     let tokens = detached(async move { store(&state, accepted, password_hash).await }).await?;
@@ -105,9 +104,19 @@ async fn store(state: &AppState, accepted: Accepted, password_hash: String) -> R
         done => done?,
     }
     let config = &state.config;
+    // Asked before as well, so that nobody's password is hashed for nothing; only here does it hold.
+    if let Some(cap) = config.customer_cap
+        && identity::tenants_count_locked(&mut tx).await? > cap
+    {
+        return Err(cap_reached());
+    }
     sessions::open(&mut tx, session, user, &secret, config.session_ttl, config.refresh_ttl).await?;
     tx.commit().await?;
     Ok(Tokens::issue(state, tenant, user, session, &secret))
+}
+
+fn cap_reached() -> ApiError {
+    ApiError::new(StatusCode::FORBIDDEN, "customer_cap_reached").detail("No further customers are taken at the moment.")
 }
 
 fn accept(body: &[u8]) -> Result<Accepted, ApiError> {

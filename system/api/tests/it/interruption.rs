@@ -198,3 +198,17 @@ async fn a_full_launch_phase_takes_no_further_customer() {
     assert_eq!(refused.code(), (403, "customer_cap_reached".to_owned()));
     api.log_in("ada").await;
 }
+
+#[tokio::test]
+async fn sign_ups_at_the_same_moment_do_not_pass_the_cap() {
+    let servers = Servers::start().await;
+    let mut capped = config(&servers);
+    capped.customer_cap = Some(2);
+    let (one, other) = (Instance::start(capped.clone()).await, Instance::start(capped).await);
+    one.sign_up("ada", "FREE").await;
+    let ask = async |api: &Instance, name: &str| api.post("/v1/signup", sign_up(name, "FREE")).await.status.as_u16();
+    let (a, b, c, d) = tokio::join!(ask(&one, "a"), ask(&other, "b"), ask(&one, "c"), ask(&other, "d"));
+    let mut answers = [a, b, c, d];
+    answers.sort_unstable();
+    assert_eq!(answers, [201, 403, 403, 403]);
+}
