@@ -16,7 +16,7 @@ use crate::error::StoreError;
 use crate::pool::Db;
 use crate::scope::TenantTx;
 
-/// Successors followed from a token presented within its grace; a longer line is a new token.
+/// Successors followed from a token presented within its grace; of a longer line the token is refused.
 const LINE_LENGTH_MAX: usize = 64;
 
 /// The 32 random bytes a client holds. Neither shown nor stored.
@@ -188,7 +188,10 @@ pub async fn refresh(db: &Db, presented: &RefreshSecret, rotation: Rotation<'_>)
         return Ok(Refreshed::Refused);
     }
     let secret = if token.is_exchanged {
-        newest_of_line(&mut tx, session_id, presented, rotation).await?
+        let Some(newest) = newest_of_line(&mut tx, session_id, presented, rotation).await? else {
+            return Ok(Refreshed::Refused);
+        };
+        newest
     } else {
         exchange(&mut tx, session_id, presented, rotation).await?
     };
@@ -237,26 +240,27 @@ async fn exchange(
 }
 
 /// Follows the line from an exchanged token to the one that is live. Where it was exchanged under
-/// another signing key its successors cannot be told again, and it gets one more child.
+/// another signing key its successors cannot be told again, and it gets one more child. `None` if the
+/// line is longer than any honest client makes one within the grace.
 async fn newest_of_line(
     tx: &mut TenantTx,
     session: SessionId,
     presented: &RefreshSecret,
     rotation: Rotation<'_>,
-) -> Result<RefreshSecret, StoreError> {
+) -> Result<Option<RefreshSecret>, StoreError> {
     let mut newest = *presented;
     for _ in 0..LINE_LENGTH_MAX {
         let child = (rotation.successor)(&newest);
         match read_token(tx, &child, rotation.grace).await? {
             Some(token) if token.is_exchanged => newest = child,
-            Some(_) => return Ok(child),
+            Some(_) => return Ok(Some(child)),
             None => {
                 insert_token(tx, session, &child, Some(presented), rotation.ttl).await?;
-                return Ok(child);
+                return Ok(Some(child));
             }
         }
     }
-    Err(StoreError::Corrupt { what: "refresh_tokens line too long" })
+    Ok(None)
 }
 
 async fn insert_token(

@@ -106,6 +106,22 @@ async fn refresh_rotates_and_answers_a_retry_with_the_same_successor() {
 }
 
 #[tokio::test]
+async fn a_line_longer_than_anybody_needs_is_refused_and_lives_on() {
+    let servers = Servers::start().await;
+    let mut patient = config(&servers);
+    patient.refresh_grace = Duration::from_secs(300);
+    let api = Instance::start(patient).await;
+    let session = api.sign_up("ada", "FREE").await;
+    let first = text(&session, "refresh_token").to_owned();
+    let mut newest = first.clone();
+    for _ in 0..70 {
+        newest = text(&api.refresh(&newest).await.expect(200).json(), "refresh_token").to_owned();
+    }
+    assert_eq!(api.refresh(&first).await.code(), (401, "invalid_refresh_token".to_owned()));
+    api.refresh(&newest).await.expect(200);
+}
+
+#[tokio::test]
 async fn reuse_after_the_grace_ends_the_family_on_every_instance() {
     let servers = Servers::start().await;
     let api = Instance::start(config(&servers)).await;
