@@ -79,7 +79,8 @@ pub async fn claim(tx: &mut TenantTx, request: &IdempotentRequest) -> Result<Cla
     Ok(Claim::Replay(StoredAnswer { status, response }))
 }
 
-/// Stores the answer under a key that [`claim`] found fresh in this transaction.
+/// Stores the answer under a key that [`claim`] found fresh in this transaction, and forgets a few of
+/// the tenant's keys whose time is over: more than one for each that is stored, so they do not pile up.
 ///
 /// # Errors
 /// `Conflict` if somebody else stored one meanwhile: the transaction must not commit.
@@ -90,7 +91,13 @@ pub async fn store(
     ttl: Duration,
 ) -> Result<(), StoreError> {
     let query = sqlx::query(
-        "INSERT INTO app.idempotency_keys AS k
+        "WITH spent AS (
+             DELETE FROM app.idempotency_keys old
+             USING (SELECT user_id, key FROM app.idempotency_keys
+                    WHERE tenant_id = $1 AND expires_at <= clock_timestamp() AND (user_id, key) <> ($2, $3)
+                    ORDER BY expires_at LIMIT 4 FOR UPDATE SKIP LOCKED) AS over
+             WHERE old.tenant_id = $1 AND old.user_id = over.user_id AND old.key = over.key)
+         INSERT INTO app.idempotency_keys AS k
              (tenant_id, user_id, key, fingerprint, state, status, response, created_at, expires_at)
          VALUES ($1, $2, $3, $4, 'done', $5, $6, now(), now() + $7 * interval '1 millisecond')
          ON CONFLICT (tenant_id, user_id, key) DO UPDATE

@@ -1,6 +1,9 @@
 //! One effect for each key.
 
+use std::time::Duration;
+
 use serde_json::json;
+use sqlx::Connection as _;
 
 use crate::fixtures::{Instance, config, scenario, text};
 use crate::product::join_all;
@@ -72,4 +75,23 @@ async fn a_refused_payment_is_not_remembered() {
         let refused = api.post_with_key("/v1/scenarios", token, "k", scenario("x")).await.expect(402);
         assert_eq!(refused.header("idempotency-replayed"), "");
     }
+}
+
+#[tokio::test]
+async fn keys_whose_time_is_over_have_effect_again_and_do_not_pile_up() {
+    let servers = Servers::start().await;
+    let mut forgetful = config(&servers);
+    forgetful.idempotency_ttl = Duration::ZERO;
+    let api = Instance::start(forgetful).await;
+    let session = api.sign_up("ada", "PRO").await;
+    let token = text(&session, "access_token");
+    for n in 0..8 {
+        let key = format!("k{}", n / 2);
+        let answer = api.post_with_key("/v1/scenarios", token, &key, scenario("a")).await.expect(201);
+        assert_eq!(answer.header("idempotency-replayed"), "");
+    }
+    let mut admin = sqlx::PgConnection::connect(&servers.database_url("postgres")).await.unwrap();
+    let kept: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM app.idempotency_keys").fetch_one(&mut admin).await.unwrap();
+    assert_eq!(kept, 1, "only the latest is left");
 }
