@@ -7,7 +7,7 @@
 //! its commit, mark included, so a value read before that commit is refused afterwards. It announces
 //! itself before, so that its death in between leaves nothing old.
 
-use std::collections::VecDeque;
+use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
@@ -22,12 +22,15 @@ use crate::redis_link::RedisLink;
 
 /// How long a reader may take from its miss to its fill.
 const FILL_LEASE_MS: u64 = 3_000;
-/// Deletions remembered for another try; beyond it the oldest is dropped and its TTL must do.
+/// Deletions remembered for another try; beyond it a further one is dropped and its TTL must do.
 const OWED_DELETIONS_MAX: usize = 4_096;
 /// Pause between tries to pay owed deletions.
 const OWED_DELETIONS_PAUSE: Duration = Duration::from_millis(200);
 /// Locks that make one caller at a time fill a key; two keys may share one.
 const FLIGHTS: usize = 256;
+/// How long a caller waits for another one to fill the key before it asks PostgreSQL itself. Without
+/// it, callers behind a database that answers none of them would each wait for all before them.
+const FLIGHT_WAIT_MAX: Duration = Duration::from_millis(500);
 
 /// How long a writer may take from its announcement to its deletion; longer than any transaction lasts.
 const BLOCK_MS: u64 = 15_000;
@@ -193,8 +196,21 @@ struct Shared {
     link: RedisLink,
     hasher: RandomState,
     flights: Vec<tokio::sync::Mutex<()>>,
-    owed: Mutex<VecDeque<CacheKey>>,
+    /// Deletions Redis has not confirmed, each with the number of the debt that it is.
+    owed: Mutex<Owed>,
     owed_arrived: tokio::sync::Notify,
+}
+
+#[derive(Default)]
+struct Owed {
+    deletions: HashMap<CacheKey, u64>,
+    last: u64,
+}
+
+impl Shared {
+    fn owed(&self) -> std::sync::MutexGuard<'_, Owed> {
+        self.owed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Cache {
@@ -208,15 +224,19 @@ impl Cache {
             link: RedisLink::open(&options.redis_url, options.timeout)?,
             hasher: RandomState::new(),
             flights: (0..FLIGHTS).map(|_| tokio::sync::Mutex::new(())).collect(),
-            owed: Mutex::new(VecDeque::new()),
+            owed: Mutex::new(Owed::default()),
             owed_arrived: tokio::sync::Notify::new(),
         });
         tokio::spawn(pay_owed_deletions(Arc::downgrade(&shared)));
         Ok(Self { shared })
     }
 
-    /// Looks a key up. A value that does not decode counts as a miss without a lease.
+    /// Looks a key up. A value that does not decode counts as a miss without a lease, and so does one
+    /// that this process has not yet managed to delete.
     pub async fn get<T: DeserializeOwned>(&self, key: &CacheKey) -> Lookup<T> {
+        if self.shared.owed().deletions.contains_key(key) {
+            return Lookup::Miss(None);
+        }
         let mark = format!("{LEASE}{:032x}", rand::rng().random::<u128>());
         let mut call = LOOK.key(key.as_str());
         call.arg(&mark).arg(FILL_LEASE_MS);
@@ -249,7 +269,7 @@ impl Cache {
     }
 
     /// The value from Redis, or else from `load`, one caller at a time for each key while Redis
-    /// answers. `keep` says whether a loaded value may be kept (a forecast only once it has ended).
+    /// answers and the callers before this one are done within half a second. `keep` says whether a loaded value may be kept (a forecast only once it has ended).
     ///
     /// # Errors
     /// Those of `load`; never Redis's.
@@ -266,7 +286,10 @@ impl Cache {
             return load.await;
         }
         let flight = self.shared.hasher.hash_one(key) as usize % FLIGHTS;
-        let _one_at_a_time = self.shared.flights[flight].lock().await;
+        let flight = self.shared.flights[flight].lock();
+        let Ok(_one_at_a_time) = tokio::time::timeout(FLIGHT_WAIT_MAX, flight).await else {
+            return load.await;
+        };
         // Whoever was first has filled it by now, after this caller arrived or before: either is new
         // enough, since a deletion in between would have emptied the key. The first caller itself
         // takes over the mark it left.
@@ -285,6 +308,9 @@ impl Cache {
 
     /// Like [`Cache::get`], but a mark that stands is taken over: its owner's fill will be refused.
     async fn take_over<T: DeserializeOwned>(&self, key: &CacheKey) -> Lookup<T> {
+        if self.shared.owed().deletions.contains_key(key) {
+            return Lookup::Miss(None);
+        }
         static TAKE_OVER: LazyLock<Script> = LazyLock::new(|| {
             Script::new(
                 "local v = redis.call('GET', KEYS[1]) \
@@ -324,12 +350,13 @@ impl Cache {
         if keys.is_empty() || self.try_delete(keys).await.is_ok() {
             return;
         }
-        let mut owed = self.shared.owed.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut owed = self.shared.owed();
         for key in keys {
-            if owed.len() >= OWED_DELETIONS_MAX {
-                owed.pop_front();
+            owed.last += 1;
+            let debt = owed.last;
+            if owed.deletions.len() < OWED_DELETIONS_MAX || owed.deletions.contains_key(key) {
+                owed.deletions.insert(key.clone(), debt);
             }
-            owed.push_back(key.clone());
         }
         drop(owed);
         self.shared.owed_arrived.notify_one();
@@ -376,19 +403,23 @@ async fn pay_owed_deletions(shared: std::sync::Weak<Shared>) {
             return;
         };
         let cache = Cache { shared: strong };
-        let owed: Vec<CacheKey> = {
-            let queue = cache.shared.owed.lock().unwrap_or_else(PoisonError::into_inner);
-            queue.iter().take(64).cloned().collect()
+        let owed: Vec<(CacheKey, u64)> = {
+            let owed = cache.shared.owed();
+            owed.deletions.iter().take(64).map(|(key, debt)| (key.clone(), *debt)).collect()
         };
         if owed.is_empty() {
             // Woken by the next debt; looks up now and then to see whether the cache still exists.
             let _ = tokio::time::timeout(Duration::from_secs(1), cache.shared.owed_arrived.notified()).await;
             continue;
         }
-        if cache.try_delete(&owed).await.is_ok() {
-            let mut queue = cache.shared.owed.lock().unwrap_or_else(PoisonError::into_inner);
-            for _ in 0..owed.len().min(queue.len()) {
-                queue.pop_front();
+        let keys: Vec<CacheKey> = owed.iter().map(|(key, _)| key.clone()).collect();
+        if cache.try_delete(&keys).await.is_ok() {
+            // A debt that was renewed meanwhile is for a later commit, and stays.
+            let mut standing = cache.shared.owed();
+            for (key, debt) in &owed {
+                if standing.deletions.get(key) == Some(debt) {
+                    standing.deletions.remove(key);
+                }
             }
         } else {
             drop(cache);

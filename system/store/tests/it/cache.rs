@@ -55,6 +55,44 @@ async fn one_caller_loads_and_the_others_share() {
 }
 
 #[tokio::test]
+async fn a_caller_does_not_wait_for_ever_behind_one_that_loads() {
+    let redis = Redis::start();
+    let cache = open(&redis);
+    let (loading, when_loading) = tokio::sync::oneshot::channel();
+    let endless = async {
+        loading.send(()).unwrap();
+        std::future::pending::<Result<u32, ()>>().await
+    };
+    let key = key();
+    let stuck = cache.get_or_load(&key, TTL, endless, |_| true);
+    let ask = async {
+        when_loading.await.unwrap();
+        cache.get_or_load(&key, TTL, async { Ok::<u32, ()>(7) }, |_| true).await
+    };
+    tokio::select! {
+        answer = tokio::time::timeout(Duration::from_secs(10), ask) => assert_eq!(answer.unwrap(), Ok(7)),
+        _ = stuck => panic!("a load that never ends has ended"),
+    }
+}
+
+#[tokio::test]
+async fn a_value_whose_deletion_is_owed_is_not_believed() {
+    let redis = Redis::start();
+    let cache = open(&redis);
+    let lease = miss(&cache).await;
+    assert!(cache.fill(lease, &1_u32, TTL).await);
+    redis.pause();
+    cache.delete(&[key()]).await;
+    redis.resume();
+    // Until the debt is paid the value may still be there; it is never given out again.
+    for _ in 0..200 {
+        assert!(!matches!(cache.get::<u32>(&key()).await, Lookup::Hit(1)));
+        tokio::task::yield_now().await;
+    }
+    wait_until("the debt is paid", async || matches!(cache.get::<u32>(&key()).await, Lookup::Miss(Some(_)))).await;
+}
+
+#[tokio::test]
 async fn without_redis_every_answer_is_a_miss_and_no_deletion_is_confirmed() {
     let redis = Redis::start();
     let cache = open(&redis);
