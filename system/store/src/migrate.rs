@@ -62,7 +62,8 @@ async fn applied_count(admin: &mut PgConnection) -> Result<usize, StoreError> {
     Ok(usize::try_from(count).unwrap_or(0))
 }
 
-/// Roles belong to the whole server, so another database's run may be making them at this moment.
+/// Roles belong to the whole server, so another database's run may be making them at this moment; and one
+/// that was there before may be able to do more than it should: then no policy would bind it.
 async fn make_roles(admin: &mut PgConnection, passwords: &RolePasswords) -> Result<(), StoreError> {
     for (role, abilities) in [
         ("forecastle_owner", "NOLOGIN NOBYPASSRLS"),
@@ -75,9 +76,13 @@ async fn make_roles(admin: &mut PgConnection, passwords: &RolePasswords) -> Resu
                PERFORM pg_advisory_xact_lock(hashtextextended('forecastle.roles', 0)); \
                IF NOT EXISTS (SELECT 1 FROM pg_roles WHERE rolname = '{role}') THEN \
                  CREATE ROLE {role} {abilities} NOSUPERUSER NOCREATEDB NOCREATEROLE; \
+               ELSIF EXISTS (SELECT 1 FROM pg_roles WHERE rolname = '{role}' \
+                             AND (rolsuper OR rolcreatedb OR rolcreaterole OR rolbypassrls <> {bypasses})) THEN \
+                 ALTER ROLE {role} {abilities} NOSUPERUSER NOCREATEDB NOCREATEROLE; \
                END IF; \
              EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; \
-             END $$"
+             END $$",
+            bypasses = !abilities.contains("NOBYPASSRLS"),
         );
         admin.execute(AssertSqlSafe(statement)).await?;
     }

@@ -108,3 +108,17 @@ async fn migrating_twice_changes_nothing() {
         migrate(&bed.postgres.admin_url(), &RolePasswords { app: Some("it's".to_owned()), read: None }).await.unwrap();
     assert_eq!(again.applied, 0);
 }
+
+#[tokio::test]
+async fn a_role_that_may_do_too_much_is_cut_back() {
+    let mut bed = bed().await;
+    sqlx::query("ALTER ROLE forecastle_app BYPASSRLS CREATEROLE").execute(&mut bed.admin).await.unwrap();
+    migrate(&bed.postgres.admin_url(), &RolePasswords::default()).await.unwrap();
+    let may_too_much: bool = sqlx::query_scalar(
+        "SELECT rolbypassrls OR rolcreaterole OR NOT rolcanlogin FROM pg_roles WHERE rolname = 'forecastle_app'",
+    )
+    .fetch_one(&mut bed.admin)
+    .await
+    .unwrap();
+    assert!(!may_too_much);
+}
