@@ -8,7 +8,7 @@ use crate::environment::engine_choice::EngineChoice;
 
 /// Verifies a build of Forecastle: starts it on real PostgreSQL and Redis, loads it, breaks it, judges it by evidence.
 #[derive(Debug, Parser)]
-#[command(name = "nogo", version, about, after_help = EXIT_CODES)]
+#[command(name = "nogo", version, after_help = EXIT_CODES)]
 pub struct Cli {
     /// Folder that holds the runs.
     #[arg(long, global = true, env = "NOGO_STORE", default_value = "store")]

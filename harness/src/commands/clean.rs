@@ -1,5 +1,6 @@
 //! `nogo clean`: what dead runs left on this host, and old runs in the store.
 
+use super::output;
 use anyhow::{Context as _, Result};
 use nogo_harness::cli::Cli;
 use nogo_harness::environment::registration::{read_record, runs_folder};
@@ -18,8 +19,8 @@ pub async fn clean(cli: &Cli, dry_run: bool, keep_runs: Option<usize>) -> Result
             })
             .unwrap_or_default();
         registered.sort();
-        println!("registered runs that a sweep would look at: {}", list_or_none(&registered));
-        println!("stored runs that would be removed: {}", list_or_none(&runs[..surplus]));
+        output::line(format!("registered runs that a sweep would look at: {}", list_or_none(&registered)));
+        output::line(format!("stored runs that would be removed: {}", list_or_none(&runs[..surplus])));
         return Ok(ExitCode::Held);
     }
     let swept = sweep(&cli.store).await.context("sweep")?;
@@ -28,18 +29,18 @@ pub async fn clean(cli: &Cli, dry_run: bool, keep_runs: Option<usize>) -> Result
         std::fs::remove_dir_all(&path).with_context(|| format!("remove {}", path.display()))?;
     }
     if cli.json {
-        println!("{}", serde_json::json!({"swept": swept, "runs_removed": &runs[..surplus]}));
+        output::line(serde_json::json!({"swept": swept, "runs_removed": &runs[..surplus]}));
     } else {
-        println!(
+        output::line(format!(
             "removed {} containers, {} processes, {} folders of {} dead runs; {} stored runs",
             swept.containers.len(),
             swept.processes.len(),
             swept.directories.len(),
             swept.runs.len(),
             surplus
-        );
+        ));
         for left in &swept.left {
-            println!("left: {left}");
+            output::line(format!("left: {left}"));
         }
     }
     Ok(if swept.left.is_empty() { ExitCode::Held } else { ExitCode::EnvironmentNotReady })

@@ -1,5 +1,6 @@
 //! `nogo list`: what there is, from the code itself.
 
+use super::output;
 use anyhow::Result;
 use nogo_harness::cli::{Cli, Listing};
 use nogo_harness::exit_code::ExitCode;
@@ -18,7 +19,7 @@ pub fn list(cli: &Cli, what: Listing) -> Result<ExitCode> {
         Listing::Runs => runs(cli),
     };
     if cli.json {
-        println!("{}", serde_json::to_string_pretty(&rows)?);
+        output::line(serde_json::to_string_pretty(&rows)?);
         return Ok(ExitCode::Held);
     }
     if rows.is_empty() {
@@ -36,7 +37,11 @@ pub fn list(cli: &Cli, what: Listing) -> Result<ExitCode> {
                     .join(", "),
                 other => other.to_string(),
             };
-            if index == 0 { println!("{text}") } else { println!("  {:<14} {text}", name.replace('_', " ")) }
+            if index == 0 {
+                output::line(&text)
+            } else {
+                output::line(format!("  {:<14} {text}", name.replace('_', " ")))
+            }
         }
     }
     Ok(ExitCode::Held)

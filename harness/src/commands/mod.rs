@@ -4,5 +4,6 @@ pub mod clean;
 pub mod doctor;
 pub mod list;
 pub mod mutants;
+mod output;
 pub mod run;
 pub mod stored;

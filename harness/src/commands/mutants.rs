@@ -1,5 +1,6 @@
 //! `nogo mutants`: plants each bug, runs a short suite, and prints which law noticed.
 
+use super::output;
 use anyhow::{Context as _, Result};
 use nogo_harness::cli::{Cli, MutantsArgs};
 use nogo_harness::environment::system_binary::workspace_root;
@@ -34,12 +35,12 @@ pub async fn mutants(cli: &Cli, args: &MutantsArgs) -> Result<ExitCode> {
         }
         let trial = bench.try_one(&scratch, &catalogue, mutant).await?;
         if !cli.json {
-            println!("{}", line(&trial));
+            output::line(line(&trial));
         }
         trials.push(trial);
     }
     if cli.json {
-        println!("{}", serde_json::to_string_pretty(&trials)?);
+        output::line(serde_json::to_string_pretty(&trials)?);
     } else {
         summary(&trials);
     }
@@ -51,10 +52,10 @@ fn check(scratch: &Scratch, catalogue: &Catalogue) -> ExitCode {
     for mutant in &catalogue.mutants {
         if let Err(error) = scratch.check(&catalogue.patch(mutant)) {
             broken += 1;
-            println!("{}: does not apply: {error:#}", mutant.id);
+            output::line(format!("{}: does not apply: {error:#}", mutant.id));
         }
     }
-    println!("{} of {} patches apply", catalogue.mutants.len() - broken, catalogue.mutants.len());
+    output::line(format!("{} of {} patches apply", catalogue.mutants.len() - broken, catalogue.mutants.len()));
     if broken == 0 { ExitCode::Held } else { ExitCode::Usage }
 }
 
@@ -79,7 +80,7 @@ fn summary(trials: &[Trial]) {
     let count = |fate: Fate| trials.iter().filter(|trial| trial.fate == fate).count();
     let mut seconds: Vec<u64> = trials.iter().map(|trial| trial.seconds).collect();
     seconds.sort_unstable();
-    println!(
+    output::line(format!(
         "{} of {} killed by the expected law, {} killed otherwise, {} masked, {} survived, {} inconclusive, {} not built or applied; median {} s",
         count(Fate::Killed),
         trials.len(),
@@ -89,7 +90,7 @@ fn summary(trials: &[Trial]) {
         count(Fate::Inconclusive),
         count(Fate::DoesNotApply) + count(Fate::DoesNotBuild),
         seconds.get(seconds.len() / 2).copied().unwrap_or(0)
-    );
+    ));
 }
 
 fn ending(trials: &[Trial]) -> ExitCode {

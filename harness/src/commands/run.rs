@@ -1,5 +1,6 @@
 //! `nogo run` and `nogo replay`.
 
+use super::output;
 use anyhow::{Context as _, Result};
 use nogo_harness::cli::{Cli, ReplayArgs, RunArgs, SettingArgs};
 use nogo_harness::exit_code::{EndsWith, ExitCode};
@@ -41,10 +42,10 @@ async fn carry_out(cli: &Cli, experiment: Experiment, setting: &SettingArgs) -> 
     let order = Order { store: &cli.store, experiment, setting, quiet: cli.quiet };
     let executed = execute(order).await.context("run")?;
     if cli.json {
-        print!("{}", executed.results.to_json().context("express the results")?);
+        output::write(&executed.results.to_json().context("express the results")?);
     } else {
-        print!("{}", report::text(&executed.results));
-        println!("report {}", executed.directory.file("report.html").display());
+        output::write(&report::text(&executed.results));
+        output::line(format!("report {}", executed.directory.file("report.html").display()));
     }
     if let Some(why) = &executed.broke_off {
         eprintln!("the run broke off: {why}");

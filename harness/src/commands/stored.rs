@@ -1,5 +1,6 @@
 //! `nogo gate` and `nogo show`: stored runs, offline.
 
+use super::output;
 use anyhow::{Context as _, Result};
 use nogo_harness::cli::Cli;
 use nogo_harness::exit_code::{EndsWith, ExitCode};
@@ -15,9 +16,9 @@ pub fn gate(cli: &Cli, run: &str) -> Result<ExitCode> {
     let fresh = results.to_json().context("express the results")?;
     let stored = std::fs::read_to_string(directory.file("results.json"));
     if cli.json {
-        print!("{fresh}");
+        output::write(&fresh);
     } else {
-        print!("{}", report::text(&results));
+        output::write(&report::text(&results));
     }
     match stored {
         Ok(stored) if stored == fresh => eprintln!("same bytes as the stored results.json"),
@@ -36,10 +37,10 @@ pub fn show(cli: &Cli, run: &str) -> Result<ExitCode> {
     })?;
     let results: Results = serde_json::from_str(&text).with_context(|| format!("understand {}", path.display()))?;
     if cli.json {
-        print!("{text}");
+        output::write(&text);
     } else {
-        print!("{}", report::text(&results));
-        println!("report {}", directory.file("report.html").display());
+        output::write(&report::text(&results));
+        output::line(format!("report {}", directory.file("report.html").display()));
     }
     Ok(ExitCode::Held)
 }
