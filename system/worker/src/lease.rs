@@ -39,6 +39,11 @@ impl LeaseState {
         let _ = self.stopped.compare_exchange(GO_ON, DRAINED, Ordering::AcqRel, Ordering::Acquire);
     }
 
+    /// When the job may only fail.
+    pub(crate) const fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
     pub(crate) fn is_lost(&self) -> bool {
         self.stopped.load(Ordering::Acquire) == LOST
     }

@@ -8,7 +8,7 @@ use forecastle_store::{Cache, CacheKey, CacheUnavailable, Db, StoreError};
 use rand::RngExt;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use crate::config::WorkerConfig;
 use crate::jobs::forecast;
@@ -120,13 +120,14 @@ impl Worker {
         let left_ms = (job.deadline_at - chrono::Utc::now()).num_milliseconds();
         let deadline = started + Duration::from_millis(u64::try_from(left_ms).unwrap_or(0));
         let lease = Arc::new(LeaseState::until(deadline));
-        let beating = tokio::spawn(heartbeat::keep(
+        // Ends with this function, also where it panics: else the lease would outlive the work.
+        let beating = AbortOnDropHandle::new(tokio::spawn(heartbeat::keep(
             self.db.clone(),
             job.claim,
             Arc::clone(&lease),
             self.config.heartbeat,
             self.config.lease,
-        ));
+        )));
         let changed =
             [CacheKey::dashboard(job.claim.tenant_id), CacheKey::forecast(job.claim.tenant_id, job.forecast_id)];
         self.cache.delete(&changed[..1]).await;
@@ -142,7 +143,7 @@ impl Worker {
         };
         self.cache.announce(&changed[..1]).await;
         let word = settle::settle(&self.db, &self.config, &job.claim, &lease, outcome).await;
-        beating.abort();
+        drop(beating);
         self.cache.delete(&changed).await;
         metrics::counter!("forecastle_jobs_total", "outcome" => word).increment(1);
         metrics::histogram!("forecastle_job_run_seconds").record(started.elapsed().as_secs_f64());
