@@ -1,16 +1,28 @@
 //! Prometheus metrics of a process that has no HTTP interface of its own.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use axum::Router;
 use axum::routing::get;
 use metrics_exporter_prometheus::PrometheusBuilder;
 
+/// Pause between two tidyings of the recorder, which keeps every sample of a histogram until one.
+const UPKEEP_EVERY: Duration = Duration::from_secs(5);
+
 /// Installs the recorder and answers `GET /metrics` and `GET /livez` on `listen` in the background; the
 /// address it really listens on.
 pub(crate) async fn start(listen: SocketAddr) -> anyhow::Result<SocketAddr> {
     let handle = PrometheusBuilder::new().install_recorder().context("install metrics recorder")?;
+    let upkept = handle.clone();
+    tokio::spawn(async move {
+        let mut ticks = tokio::time::interval(UPKEEP_EVERY);
+        loop {
+            ticks.tick().await;
+            upkept.run_upkeep();
+        }
+    });
     let listener = tokio::net::TcpListener::bind(listen).await.context("bind metrics listener")?;
     let address = listener.local_addr().context("read metrics address")?;
     let app = Router::new()
