@@ -7,6 +7,8 @@ use super::inputs::{InputShape, draw_input};
 use super::load::Load;
 use super::stories::ScenarioDraft;
 
+/// Spread of such a forecast's paths, for prices and additions alike.
+const SIGMA: &str = "0.05";
 /// Months of such a forecast.
 const HORIZON_MONTHS: u32 = 36;
 
@@ -32,6 +34,9 @@ impl Load {
         };
         let mut input = draw_input(&mut rng, shape);
         input["horizon_months"] = Value::from(HORIZON_MONTHS);
+        // Both zero would by-pass the simulation and end in milliseconds.
+        input["uncertainty"]["price_sigma_monthly"] = Value::from(SIGMA);
+        input["uncertainty"]["adds_sigma_monthly"] = Value::from(SIGMA);
         let content = json!({
             "name": format!("Long run {}", profile.scenario_mark),
             "notes": format!("For {} {}", F::ForecastRequest.name(), profile.notes_mark),
