@@ -38,6 +38,10 @@ pub trait Checker {
     fn law(&self) -> &'static str;
     /// The law in a sentence.
     fn what(&self) -> &'static str;
+    /// Whether it weighs the record against the rows left behind, so that rows which were never read would look lost.
+    fn needs_rows(&self) -> bool {
+        false
+    }
     /// Reads the evidence; pure.
     fn check(&self, case: &Case<'_>) -> Finding;
 }
@@ -178,6 +182,9 @@ pub fn judge(evidence: Evidence<'_>, checkers: &[Box<dyn Checker>], floors: &[Fl
 }
 
 fn ask(checker: &dyn Checker, case: &Case<'_>, floors: &[Floor]) -> Verdict {
+    if checker.needs_rows() && !case.evidence.final_state.rows_read {
+        return Verdict::unknown(checker.law(), checker.what(), "the rows left behind were never read".to_owned());
+    }
     match catch_unwind(AssertUnwindSafe(|| checker.check(case))) {
         Ok(finding) => conclude(checker, finding, case, floors),
         Err(_) => Verdict::unknown(checker.law(), checker.what(), "the checker panicked".to_owned()),

@@ -13,6 +13,8 @@ use serde_json::Value;
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct FinalState {
+    /// Whether the rows were read at all; a run that broke off has none, which says nothing about them.
+    pub rows_read: bool,
     /// Whether the queue drained and all faults were healed within the limit.
     pub quiesced: bool,
     /// Tenants.

@@ -103,6 +103,7 @@ pub async fn read_rows(read_url: &str, canaries: &Canaries) -> anyhow::Result<Fi
         .await
         .context("begin the final reads")?;
     let mut state = FinalState {
+        rows_read: true,
         users: read::<UserRow>(&mut connection, "users", USERS).await?,
         sessions: read::<SessionRow>(&mut connection, "sessions", SESSIONS).await?,
         jobs: read::<JobRow>(&mut connection, "jobs", JOBS).await?,

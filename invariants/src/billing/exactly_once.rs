@@ -22,6 +22,10 @@ impl Checker for ExactlyOnce {
         "billing.exactly_once"
     }
 
+    fn needs_rows(&self) -> bool {
+        true
+    }
+
     fn what(&self) -> &'static str {
         "every success is counted, invoiced and charged exactly once, for the amount the oracle computes"
     }

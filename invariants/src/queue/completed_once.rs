@@ -21,6 +21,10 @@ impl Checker for CompletedOnce {
         "queue.completed_once"
     }
 
+    fn needs_rows(&self) -> bool {
+        true
+    }
+
     fn what(&self) -> &'static str {
         "a job has at most three attempts, in order of acceptance, and only the last one completes it"
     }

@@ -20,6 +20,10 @@ impl Checker for NoLostJobs {
         "queue.no_lost_jobs"
     }
 
+    fn needs_rows(&self) -> bool {
+        true
+    }
+
     fn what(&self) -> &'static str {
         "every acknowledged forecast reaches one terminal state, and fails only for its input or a fault"
     }

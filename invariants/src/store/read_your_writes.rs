@@ -20,6 +20,10 @@ impl Checker for ReadYourWrites {
         "store.read_your_writes"
     }
 
+    fn needs_rows(&self) -> bool {
+        true
+    }
+
     fn what(&self) -> &'static str {
         "an acknowledged version is never lost, overwritten unseen, or followed by an older one"
     }

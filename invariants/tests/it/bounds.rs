@@ -2,7 +2,7 @@
 
 use nogo_invariants::history::{Args, Completion, F, FaultState, ProofKind};
 use nogo_invariants::specimen::{LABELS, Specimen, id, no, yes};
-use nogo_invariants::{Answer, Event, Verdict, floors, judge, laws};
+use nogo_invariants::{Answer, Event, FinalState, Verdict, floors, judge, laws};
 
 use crate::clean::{verdicts, with};
 
@@ -292,4 +292,17 @@ fn a_client_that_hangs_up_is_nobodys_error() {
         specimen.ask(at_ms, F::ScenarioList, LABELS[0], Args::default(), gone);
     }
     assert_clean(specimen);
+}
+
+#[test]
+fn rows_that_were_never_read_are_unknown_and_never_lost() {
+    let mut specimen = Specimen::clean();
+    specimen.final_state = FinalState::default();
+    let verdicts = verdicts(&specimen);
+    for verdict in &verdicts {
+        assert_ne!(verdict.answer, Answer::Violated, "{}: {:?}", verdict.law, verdict.violations);
+    }
+    let lost = law(&verdicts, "queue.no_lost_jobs");
+    assert_eq!(lost.answer, Answer::Unknown);
+    assert_eq!(lost.reasons, ["the rows left behind were never read"]);
 }
