@@ -33,11 +33,13 @@ impl RunDirectory {
         Ok(RunDirectory { root })
     }
 
-    /// Finds a stored run by id, by the start of its id, by path, or as `latest`.
+    /// Finds a stored run by id, by the start of its id, by path, or as `latest`. What stands behind a `#` names one of its
+    /// violations and does not matter here.
     ///
     /// # Errors
     /// A usage error that names what was looked for, and lists near candidates.
     pub fn find(store: &Path, name: &str) -> Result<Self> {
+        let name = name.split_once('#').map_or(name, |(run, _)| run);
         let by_path = PathBuf::from(name);
         if by_path.join("manifest.json").is_file() {
             return Ok(RunDirectory { root: std::path::absolute(by_path)? });
@@ -254,7 +256,7 @@ mod tests {
         run.write("schedule.toml", b"steps = []\n").unwrap();
         run.seal(&mut manifest("20260101-000000-abcd")).unwrap();
         run.mark_latest().unwrap();
-        for name in ["20260101-000000-abcd", "20260101", "latest"] {
+        for name in ["20260101-000000-abcd", "20260101", "latest", "latest#V2"] {
             let found = RunDirectory::find(store.path(), name).unwrap();
             let digest = &found.manifest().unwrap().files["schedule.toml"];
             assert_eq!(digest, &hex::encode(Sha256::digest(b"steps = []\n")));

@@ -122,7 +122,7 @@ fn law_table(verdicts: &[Verdict]) -> Markup {
                                 }
                             }
                             td.number { @if verdict.violations.is_empty() { "0" } @else {
-                                a href=(format!("#{}", anchor(&verdict.law, 0))) { (verdict.violations_total()) } } }
+                                a href=(format!("#{}", anchor(verdicts, &verdict.law, 0))) { (verdict.violations_total()) } } }
                         }
                     }
                 }
@@ -185,8 +185,8 @@ fn violations(page: &Page<'_>) -> Markup {
 
 fn block(page: &Page<'_>, verdict: &Verdict, index: usize, violation: &Violation) -> Markup {
     html! {
-        article id=(anchor(&verdict.law, index)) {
-            h3 { "✗ " code { (verdict.law) } " " small { (grouped(violation.count)) "× " (violation.shape) ", fingerprint " (violation.fingerprint) } }
+        article id=(anchor(page.verdicts, &verdict.law, index)) {
+            h3 { "✗ " (anchor(page.verdicts, &verdict.law, index)) " " code { (verdict.law) } " " small { (grouped(violation.count)) "× " (violation.shape) ", fingerprint " (violation.fingerprint) } }
             dl {
                 dt { "what" } dd { (violation.what) @if !violation.tenants.is_empty() { " (tenants " (violation.tenants.join(", ")) ")" } }
                 dt { "expected" } dd { (violation.expected) }
@@ -195,7 +195,7 @@ fn block(page: &Page<'_>, verdict: &Verdict, index: usize, violation: &Violation
                 @if !violation.witness.is_empty() {
                     dt { "witness" } dd { @for line in &violation.witness { (witness_line(page.history, *line)) } }
                 }
-                dt { "again" } dd { code { "nogo replay " (page.manifest.run_id) } }
+                dt { "again" } dd { code { "nogo replay " (page.manifest.run_id) "#" (anchor(page.verdicts, &verdict.law, index)) } }
             }
         }
     }
@@ -249,7 +249,7 @@ fn pins(verdicts: &[Verdict]) -> Vec<Pin> {
             if let Some(t_ns) = violation.t_ns {
                 pins.push(Pin {
                     at_s: seconds_of(t_ns),
-                    anchor: format!("#{}", anchor(&verdict.law, index)),
+                    anchor: format!("#{}", anchor(verdicts, &verdict.law, index)),
                     title: format!("{}: {}", verdict.law, violation.what),
                 });
             }
@@ -284,8 +284,11 @@ fn answer(answer: Answer) -> Markup {
     html! { span class=(class) { (sign) " " (answer.name()) } }
 }
 
-fn anchor(law: &str, index: usize) -> String {
-    format!("{}-{}", law.replace('.', "-"), index + 1)
+/// `V1`, `V2`, …: violations are numbered over all laws in their order, as in the printed report.
+fn anchor(verdicts: &[Verdict], law: &str, index: usize) -> String {
+    let before: usize =
+        verdicts.iter().take_while(|verdict| verdict.law != law).map(|verdict| verdict.violations.len()).sum();
+    format!("V{}", before + index + 1)
 }
 
 fn short(digest: &str) -> &str {
