@@ -66,7 +66,7 @@ pub const FAULTS: &[FaultRow] = &[
         targets: &["postgres"],
         what: "every connection the server has left is taken and held, and writers of scenarios and jobs wait for locks",
         control_proof: "pg_stat_activity and pg_locks: our sessions hold, the system's wait",
-        effect_proof: "a write through the API is refused or takes over a second, while its pool reports waiters",
+        effect_proof: "/readyz of an API, which takes a connection from the same pool, fails or takes over 750 ms",
         engines: &["docker", "process"],
         tolerance: Tolerance { goodput_ratio_min: 0.10, outage_ms_max: 8_000, recover_ms_max: 15_000 },
     },

@@ -11,7 +11,6 @@ use nogo_invariants::final_state::BillingRun;
 use nogo_invariants::history::{ProcessChange, ProcessEvent};
 
 use crate::environment::topology::{BILLERS, Topology};
-use crate::experiment::Experiment;
 use crate::recorder::Recorder;
 
 /// One pass over all tenants of a suite.
@@ -35,8 +34,8 @@ pub async fn bill_once(topology: &Topology, recorder: &Recorder, as_of: Timestam
 /// must change nothing.
 ///
 /// # Errors
-/// When a pass cannot be run, or payments stay unsettled after the last.
-pub async fn close_the_month(topology: &Topology, recorder: &Recorder, _plan: &Experiment) -> Result<Vec<BillingRun>> {
+/// When a pass cannot be run. Payments that stay unsettled after the last pass are recorded, for the billing law to judge.
+pub async fn close_the_month(topology: &Topology, recorder: &Recorder) -> Result<Vec<BillingRun>> {
     let as_of = Timestamp::now().checked_add(MONTH).context("compute the end of the month")?;
     let (one, two) =
         tokio::join!(pass(topology, recorder, BILLERS[0], as_of), pass(topology, recorder, BILLERS[1], as_of));

@@ -331,7 +331,7 @@ impl Run<'_> {
 
     async fn last(&mut self, prepared: &Prepared) -> Result<()> {
         self.enter(Phase::Final, 0, None, "last bills, last reads");
-        let mut runs = books::close_the_month(&prepared.topology, &self.recorder, self.experiment).await?;
+        let mut runs = books::close_the_month(&prepared.topology, &self.recorder).await?;
         self.final_state.billing_runs.append(&mut runs);
         let whole = prepared.load.final_client_reads().await;
         self.recorder.probe("honest sessions work", whole > 0, &format!("{whole} tenants read all that is theirs"));
