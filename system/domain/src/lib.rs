@@ -1,4 +1,4 @@
-//! Pure rules of Forecastle: identities, money, plans, billing periods, invoices, job states, roles, credentials.
+//! Pure rules of Forecastle: identities, money, plans, billing periods, invoices, job states, roles, credentials, mails.
 //!
 //! Nothing here reads a clock, draws a random number or talks to anyone: callers pass instants and
 //! draws in, and get the same answer for the same arguments.
@@ -7,6 +7,7 @@ pub mod credentials;
 pub mod ids;
 pub mod invoice;
 pub mod job;
+pub mod mail;
 pub mod money;
 pub mod period;
 pub mod plan;
@@ -20,6 +21,7 @@ pub use invoice::{
     subscription_invoice,
 };
 pub use job::{JOB_ATTEMPTS_MAX, JobState, backoff_floor_ms, backoff_ms};
+pub use mail::{DunningNotice, Mail, TokenPurpose};
 pub use money::{Currency, Money, MoneyError, round_half_away};
 pub use period::{BillingCalendar, Period, UnknownZone, parse_zone};
 pub use plan::Plan;

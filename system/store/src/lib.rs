@@ -14,6 +14,8 @@ pub mod invoices;
 pub mod jobs;
 pub mod ledger;
 pub mod limiter;
+pub mod mail_outbox;
+pub mod mail_tokens;
 pub mod migrate;
 pub mod paging;
 pub mod payments;

@@ -8,8 +8,16 @@ use sqlx::AssertSqlSafe;
 
 use crate::support::{Bed, bed};
 
-const MAY_LOOK_ACROSS: [&str; 5] =
-    ["auth_refresh_token", "auth_user_by_email", "billing_tenants", "queue_claim", "tenants_count"];
+const MAY_LOOK_ACROSS: [&str; 8] = [
+    "auth_mail_token",
+    "auth_refresh_token",
+    "auth_user_by_email",
+    "billing_tenants",
+    "mail_backlog",
+    "mail_claim",
+    "queue_claim",
+    "tenants_count",
+];
 
 async fn tables(bed: &mut Bed) -> Vec<String> {
     sqlx::query_scalar("SELECT tablename::text FROM pg_tables WHERE schemaname = 'app' ORDER BY 1")
