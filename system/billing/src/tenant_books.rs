@@ -4,7 +4,7 @@
 use chrono::{DateTime, Duration, Utc};
 use forecastle_domain::{EndedPeriod, InvoiceDraft, InvoiceId, InvoiceState, MoneyError, Period, SubscriptionCharge};
 use forecastle_domain::{TenantId, subscription_invoice};
-use forecastle_store::invoices::{self, InvoiceStanding};
+use forecastle_store::invoices::{self, InvoiceKey, InvoiceStanding};
 use forecastle_store::payments::{self, Payment};
 use forecastle_store::periods::{self, BillingProfile};
 use forecastle_store::{Db, StoreError, TenantTx, ledger, usage};
@@ -83,7 +83,8 @@ async fn draft(
         state: InvoiceState::Draft,
         issue_due_at: period.start + ISSUE_AFTER,
     };
-    invoices::insert_draft(tx, standing.invoice_id, period, &content, standing.issue_due_at).await?;
+    let key = InvoiceKey::SUBSCRIPTION;
+    invoices::insert_draft(tx, standing.invoice_id, key, period, &content, period.start, standing.issue_due_at).await?;
     Ok(Some(standing))
 }
 

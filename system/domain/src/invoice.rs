@@ -39,11 +39,11 @@ impl InvoiceState {
 }
 
 text_enum! {
-    /// Why an invoice exists; one per tenant, period and kind.
+    /// Why an invoice exists; one per tenant, period, kind and sequence.
     InvoiceKind {
-        /// Base of the starting period and usage of the ended one.
+        /// Base of the starting period and usage of the ended one; sequence 0, so one for each period.
         Subscription = "subscription",
-        /// Difference of two bases at an upgrade.
+        /// Difference of two bases at an upgrade; sequence 1 for a period's first upgrade, then 2, 3 and so on.
         Proration = "proration",
     }
 }
@@ -55,6 +55,10 @@ text_enum! {
         Base = "base",
         /// Forecasts beyond the included ones, in arrears.
         Usage = "usage",
+        /// The rest of a period at the plan upgraded to.
+        ProrationCharge = "proration_charge",
+        /// The rest of a period at the plan upgraded from, given back; its price is negative.
+        ProrationCredit = "proration_credit",
     }
 }
 

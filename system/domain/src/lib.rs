@@ -11,6 +11,7 @@ pub mod mail;
 pub mod money;
 pub mod period;
 pub mod plan;
+pub mod plan_history;
 pub mod role;
 mod text_enum;
 
@@ -25,5 +26,6 @@ pub use mail::{DunningNotice, Mail, TokenPurpose};
 pub use money::{Currency, Money, MoneyError, round_half_away};
 pub use period::{BillingCalendar, Period, UnknownZone, parse_zone};
 pub use plan::Plan;
+pub use plan_history::{AppliedChange, BillingState, PlanChangeKind, PlanHistory};
 pub use role::Role;
 pub use text_enum::UnknownName;

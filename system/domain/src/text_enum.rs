@@ -54,7 +54,9 @@ pub(crate) use text_enum;
 
 #[cfg(test)]
 mod tests {
-    use crate::{Currency, InvoiceKind, InvoiceState, JobState, LineKind, Plan, Role, UnknownName};
+    use crate::{
+        BillingState, Currency, InvoiceKind, InvoiceState, JobState, LineKind, Plan, PlanChangeKind, Role, UnknownName,
+    };
 
     #[test]
     fn every_word_reads_back_as_its_own_variant() {
@@ -64,7 +66,7 @@ mod tests {
                 assert_eq!(v.to_string(), v.as_str());
             } )+ };
         }
-        round_trip!(Currency, InvoiceKind, InvoiceState, JobState, LineKind, Plan, Role);
+        round_trip!(BillingState, Currency, InvoiceKind, InvoiceState, JobState, LineKind, Plan, PlanChangeKind, Role);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 
 use chrono::{DateTime, NaiveDate, Utc};
 use chrono_tz::Tz;
-use forecastle_domain::{BillingCalendar, Currency, Email, Period, Plan, Role, TenantId, UserId};
+use forecastle_domain::{BillingCalendar, BillingState, Currency, Email, Period, Plan, Role, TenantId, UserId};
 use sqlx::FromRow;
 use uuid::Uuid;
 
@@ -166,8 +166,12 @@ pub async fn profile(tx: &mut TenantTx, user: UserId) -> Result<Option<Profile>,
 pub struct Terms {
     /// The customer's name.
     pub organization: String,
-    /// The plan in force.
+    /// The plan whose limits hold: the subscribed one, or FREE while the tenant is past due.
     pub plan: Plan,
+    /// The plan it is billed for.
+    pub subscribed_plan: Plan,
+    /// How it stands with what it owes.
+    pub billing_state: BillingState,
     /// What it is billed in.
     pub currency: Currency,
     /// The billing period that the transaction's time lies in.
@@ -178,20 +182,26 @@ pub struct Terms {
 struct TermsRow {
     organization: String,
     plan: String,
+    billing_state: String,
     currency: String,
     time_zone: String,
     anchor_date: NaiveDate,
     now: DateTime<Utc>,
 }
 
-/// The tenant's terms at the transaction's time.
+/// The tenant's terms at the transaction's time. A downgrade whose time has come counts, whether or not the
+/// billing run has applied it yet.
 ///
 /// # Errors
 /// `NotFound` if the tenant does not exist; `Corrupt` if its row does not read.
 pub async fn terms(tx: &mut TenantTx) -> Result<Terms, StoreError> {
     let query = sqlx::query_as(
-        "SELECT organization, plan, currency, time_zone, anchor_date, now() AS now
-         FROM app.tenants WHERE tenant_id = $1",
+        "SELECT t.organization, coalesce(due.to_plan, t.plan) AS plan, t.billing_state, t.currency, t.time_zone,
+                t.anchor_date, now() AS now
+         FROM app.tenants t
+         LEFT JOIN app.plan_changes due
+           ON due.tenant_id = t.tenant_id AND due.state = 'pending' AND due.effective_at <= now()
+         WHERE t.tenant_id = $1",
     );
     let tenant = tx.tenant_id().as_uuid();
     let row: TermsRow = tx.one(query.bind(tenant)).await?;
@@ -205,8 +215,12 @@ pub async fn terms(tx: &mut TenantTx) -> Result<Terms, StoreError> {
 /// As [`terms`].
 pub async fn terms_locked(tx: &mut TenantTx) -> Result<Terms, StoreError> {
     let query = sqlx::query_as(
-        "SELECT organization, plan, currency, time_zone, anchor_date, now() AS now
-         FROM app.tenants WHERE tenant_id = $1 FOR NO KEY UPDATE",
+        "SELECT t.organization, coalesce(due.to_plan, t.plan) AS plan, t.billing_state, t.currency, t.time_zone,
+                t.anchor_date, now() AS now
+         FROM app.tenants t
+         LEFT JOIN app.plan_changes due
+           ON due.tenant_id = t.tenant_id AND due.state = 'pending' AND due.effective_at <= now()
+         WHERE t.tenant_id = $1 FOR NO KEY UPDATE OF t",
     );
     let tenant = tx.tenant_id().as_uuid();
     let row: TermsRow = tx.one(query.bind(tenant)).await?;
@@ -217,9 +231,13 @@ fn terms_of(row: TermsRow) -> Result<Terms, StoreError> {
     let corrupt = |what| StoreError::Corrupt { what };
     let zone = forecastle_domain::parse_zone(&row.time_zone).map_err(|_| corrupt("tenants.time_zone"))?;
     let period = BillingCalendar::new(zone, row.anchor_date).period_containing(row.now);
+    let subscribed_plan = row.plan.parse().map_err(|_| corrupt("tenants.plan"))?;
+    let billing_state: BillingState = row.billing_state.parse().map_err(|_| corrupt("tenants.billing_state"))?;
     Ok(Terms {
         organization: row.organization,
-        plan: row.plan.parse().map_err(|_| corrupt("tenants.plan"))?,
+        plan: billing_state.effective_plan(subscribed_plan),
+        subscribed_plan,
+        billing_state,
         currency: row.currency.parse().map_err(|_| corrupt("tenants.currency"))?,
         period: period.ok_or_else(|| corrupt("tenants.anchor_date"))?,
     })

@@ -1,11 +1,11 @@
-//! Subscription invoices from draft to issue, as the billing run writes them.
+//! Invoices from draft to issue.
 //!
 //! Not for reading them to their owner: see [`crate::invoice_views`]. One invoice for each tenant,
-//! period and kind is the database's own rule; numbers come from the tenant's row in the transaction
+//! period, kind and sequence is the database's own rule; numbers come from the tenant's row in the transaction
 //! that issues, so they have no gaps.
 
 use chrono::{DateTime, Utc};
-use forecastle_domain::{InvoiceDraft, InvoiceId, InvoiceLine, InvoiceState, Period};
+use forecastle_domain::{InvoiceDraft, InvoiceId, InvoiceKind, InvoiceLine, InvoiceState, Period};
 use sqlx::FromRow;
 use uuid::Uuid;
 
@@ -23,6 +23,38 @@ pub struct InvoiceStanding {
     pub state: InvoiceState,
     /// When it may be issued.
     pub issue_due_at: DateTime<Utc>,
+}
+
+/// Which of a period's invoices one is; unique with tenant and period.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InvoiceKey {
+    /// Why it exists.
+    pub kind: InvoiceKind,
+    /// 0 for a subscription; 1, 2, 3 and so on for the prorations of a period's upgrades.
+    pub sequence: u32,
+}
+
+impl InvoiceKey {
+    /// The period's one subscription invoice.
+    pub const SUBSCRIPTION: Self = Self { kind: InvoiceKind::Subscription, sequence: 0 };
+}
+
+/// The key of the period's next proration. The caller holds the tenant's lock, so no other takes it.
+///
+/// # Errors
+/// As [`StoreError`] says.
+pub async fn next_proration(tx: &mut TenantTx, period_index: u32) -> Result<InvoiceKey, StoreError> {
+    let query = sqlx::query_scalar(
+        "SELECT coalesce(max(sequence), 0) + 1 FROM app.invoices
+         WHERE tenant_id = $1 AND period_index = $2 AND kind = 'proration'",
+    );
+    let query = query.bind(tx.tenant_id().as_uuid()).bind(i32::try_from(period_index).unwrap_or(i32::MAX));
+    let next: Option<i32> = tx.scalar(query).await?;
+    let sequence = next.and_then(|next| u32::try_from(next).ok());
+    Ok(InvoiceKey {
+        kind: InvoiceKind::Proration,
+        sequence: sequence.ok_or(StoreError::Corrupt { what: "invoices.sequence" })?,
+    })
 }
 
 #[derive(FromRow)]
@@ -56,31 +88,37 @@ pub async fn standings(tx: &mut TenantTx) -> Result<Vec<InvoiceStanding>, StoreE
         .collect()
 }
 
-/// Stores a draft, dated at its period's start. The caller holds the tenant's lock.
+/// Stores a draft for a period, dated at `drafted_at`: the period's start for its subscription, the change
+/// for a proration. The caller holds the tenant's lock.
 ///
 /// # Errors
-/// `Conflict` on `invoices_one_per_period` if the period has one; else as [`StoreError`] says.
+/// `Conflict` on `invoices_one_per_period` if the period has one of that key; else as [`StoreError`] says.
 pub async fn insert_draft(
     tx: &mut TenantTx,
     invoice: InvoiceId,
+    key: InvoiceKey,
     period: &Period,
     draft: &InvoiceDraft,
+    drafted_at: DateTime<Utc>,
     issue_due_at: DateTime<Utc>,
 ) -> Result<(), StoreError> {
     let query = sqlx::query(
-        "INSERT INTO app.invoices (tenant_id, invoice_id, period_index, kind, period_start, period_end, currency,
-                                   state, tax_minor, total_minor, drafted_at, issue_due_at)
-         VALUES ($1, $2, $3, 'subscription', $4, $5, $6, 'draft', $7, $8, $4, $9)",
+        "INSERT INTO app.invoices (tenant_id, invoice_id, period_index, kind, sequence, period_start, period_end,
+                                   currency, state, tax_minor, total_minor, drafted_at, issue_due_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 'draft', $9, $10, $11, $12)",
     );
     let query = query
         .bind(tx.tenant_id().as_uuid())
         .bind(invoice.as_uuid())
         .bind(i32::try_from(period.index).unwrap_or(i32::MAX))
+        .bind(key.kind.as_str())
+        .bind(i32::try_from(key.sequence).unwrap_or(i32::MAX))
         .bind(period.start)
         .bind(period.end)
         .bind(draft.total.currency.as_str())
         .bind(tax_minor(&draft.lines))
         .bind(draft.total.amount_minor)
+        .bind(drafted_at)
         .bind(issue_due_at);
     tx.execute(query).await?;
     put_lines(tx, invoice, &draft.lines).await

@@ -20,6 +20,7 @@ pub mod migrate;
 pub mod paging;
 pub mod payments;
 pub mod periods;
+pub mod plan_changes;
 pub mod pool;
 mod redis_link;
 pub mod scenarios;
