@@ -100,8 +100,8 @@ impl ApiError {
 
     /// 403: the session is good, its user's role may not do this.
     #[must_use]
-    pub fn forbidden() -> Self {
-        Self::new(StatusCode::FORBIDDEN, "forbidden").detail("Your role does not allow this.")
+    pub fn role_forbidden() -> Self {
+        Self::new(StatusCode::FORBIDDEN, "role_forbidden").detail("Your role does not allow this.")
     }
 
     /// 404: absent, or somebody else's. The two are never told apart.

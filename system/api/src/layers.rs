@@ -9,12 +9,13 @@ use axum::extract::{ConnectInfo, MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
+use forecastle_domain::Right;
 use uuid::Uuid;
 
 use crate::client_address::{client_address, limiter_address};
 use crate::error::{ApiError, Cause};
 use crate::rate_limit::Decisions;
-use crate::session_check::{self, forget_limit};
+use crate::session_check::{self, Caller, forget_limit};
 use crate::state::AppState;
 
 /// Where the request came from, as a limiter counts it.
@@ -135,11 +136,19 @@ pub(crate) async fn authenticate(State(state): State<AppState>, mut request: Req
     }
 }
 
-async fn admit(
-    state: &AppState,
-    headers: &HeaderMap,
-    decisions: Arc<Decisions>,
-) -> Result<session_check::Caller, ApiError> {
+/// Lets through whose role has the right that the route's group declares. Behind [`authenticate`]; without
+/// a caller from there nobody comes in.
+pub(crate) async fn require_right(State(right): State<Right>, request: Request, next: Next) -> Response {
+    let refusal = match request.extensions().get::<Caller>() {
+        Some(caller) if caller.role.may(right) => return next.run(request).await,
+        Some(_) => ApiError::role_forbidden(),
+        None => ApiError::unauthenticated(),
+    };
+    metrics::counter!("forecastle_refused_total", "code" => refusal.code()).increment(1);
+    refusal.into_response()
+}
+
+async fn admit(state: &AppState, headers: &HeaderMap, decisions: Arc<Decisions>) -> Result<Caller, ApiError> {
     let token = bearer_token(headers).ok_or_else(ApiError::unauthenticated)?;
     let subject = state.config.keys.verify(token).map_err(|_| ApiError::unauthenticated())?;
     let (caller, decision) =

@@ -3,7 +3,9 @@
 //! What holds for a whole group is written into each of its operations here, from the same grouping
 //! that puts the layers around the routes: so the document cannot say that a protected route is open.
 
+use forecastle_domain::{Right, Role};
 use utoipa::Modify;
+use utoipa::openapi::extensions::Extensions;
 use utoipa::openapi::path::Operation;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{
@@ -16,6 +18,8 @@ use crate::routes;
 
 /// Name of the security scheme of protected operations.
 const BEARER: &str = "bearer";
+/// Where a protected operation says which right it needs.
+const RIGHT: &str = "x-right";
 
 /// The document as JSON.
 ///
@@ -29,9 +33,7 @@ pub fn openapi() -> String {
 pub(crate) fn document() -> OpenApi {
     let mut open = routes::public().into_openapi();
     open.merge(routes::credentials().into_openapi());
-    Group { is_protected: false }.modify(&mut open);
-    let mut protected = routes::protected().into_openapi();
-    Group { is_protected: true }.modify(&mut protected);
+    Group { right: None }.modify(&mut open);
 
     let info = InfoBuilder::new()
         .title("Forecastle")
@@ -45,13 +47,18 @@ pub(crate) fn document() -> OpenApi {
         .build();
     let mut document = OpenApiBuilder::new().info(info.build()).components(Some(components)).build();
     document.merge(open);
-    document.merge(protected);
+    for right in Right::ALL {
+        let mut group = routes::of_right(*right).into_openapi();
+        Group { right: Some(*right) }.modify(&mut group);
+        document.merge(group);
+    }
     document
 }
 
 /// What all operations of a group have in common.
 struct Group {
-    is_protected: bool,
+    /// What a caller must have; `None` where everybody may.
+    right: Option<Right>,
 }
 
 impl Modify for Group {
@@ -69,15 +76,20 @@ impl Modify for Group {
 impl Group {
     fn describe(&self, operation: &mut Operation) {
         let bearer = SecurityRequirement::new(BEARER, Vec::<String>::new());
-        operation.security = Some(if self.is_protected { vec![bearer] } else { Vec::new() });
+        operation.security = Some(if self.right.is_some() { vec![bearer] } else { Vec::new() });
         let mut everywhere = vec![
             ("429", "Too many requests; Retry-After says when to come back."),
             ("431", "The headers are too large."),
             ("500", "A bug of ours."),
             ("503", "Something needed does not answer; Retry-After says when to come back."),
         ];
-        if self.is_protected {
+        if let Some(right) = self.right {
+            let declared = Extensions::from_iter([(RIGHT, right.as_str())]);
+            operation.extensions.get_or_insert_default().merge(declared);
             everywhere.push(("401", "No valid access token, or its session has ended."));
+            if Role::ALL.iter().any(|role| !role.may(right)) {
+                everywhere.push(("403", "The caller's role does not have the right (role_forbidden)."));
+            }
         }
         if operation.request_body.is_some() {
             everywhere.push(("413", "The body is too large."));
@@ -108,37 +120,42 @@ mod tests {
     }
 
     #[test]
-    fn the_document_is_openapi_3_1_and_lists_every_operation() {
+    fn the_document_is_openapi_3_1_and_lists_every_operation_with_its_right() {
         let document: Value = serde_json::from_str(&openapi()).unwrap();
         assert!(document["openapi"].as_str().unwrap().starts_with("3.1"));
         assert_eq!(document["components"]["securitySchemes"]["bearer"]["scheme"], "bearer");
-        let mut listed: Vec<_> = operations().into_iter().map(|(method, path, _)| format!("{method} {path}")).collect();
+        let right = |operation: &Value| operation[RIGHT].as_str().unwrap_or("open").to_owned();
+        let mut listed: Vec<_> = operations()
+            .into_iter()
+            .map(|(method, path, operation)| (format!("{method} {path}"), right(&operation)))
+            .collect();
         listed.sort();
+        let listed: Vec<_> = listed.into_iter().map(|(name, right)| format!("{name}: {right}")).collect();
         assert_eq!(
             listed,
             [
-                "GET /.well-known/jwks.json",
-                "GET /livez",
-                "GET /metrics",
-                "GET /openapi.json",
-                "GET /readyz",
-                "GET /v1/dashboard",
-                "GET /v1/forecasts",
-                "GET /v1/forecasts/{id}",
-                "GET /v1/invoices",
-                "GET /v1/invoices/{id}",
-                "GET /v1/me",
-                "GET /v1/plan",
-                "GET /v1/scenarios",
-                "GET /v1/scenarios/{id}",
-                "GET /v1/usage",
-                "POST /v1/forecasts",
-                "POST /v1/login",
-                "POST /v1/logout",
-                "POST /v1/scenarios",
-                "POST /v1/signup",
-                "POST /v1/token/refresh",
-                "PUT /v1/scenarios/{id}",
+                "GET /.well-known/jwks.json: open",
+                "GET /livez: open",
+                "GET /metrics: open",
+                "GET /openapi.json: open",
+                "GET /readyz: open",
+                "GET /v1/dashboard: read",
+                "GET /v1/forecasts: read",
+                "GET /v1/forecasts/{id}: read",
+                "GET /v1/invoices: read",
+                "GET /v1/invoices/{id}: read",
+                "GET /v1/me: account",
+                "GET /v1/plan: read",
+                "GET /v1/scenarios: read",
+                "GET /v1/scenarios/{id}: read",
+                "GET /v1/usage: read",
+                "POST /v1/forecasts: write",
+                "POST /v1/login: open",
+                "POST /v1/logout: account",
+                "POST /v1/scenarios: write",
+                "POST /v1/signup: open",
+                "POST /v1/token/refresh: open",
+                "PUT /v1/scenarios/{id}: write",
             ]
         );
     }
@@ -151,6 +168,14 @@ mod tests {
             let expected = if is_open { serde_json::json!([]) } else { serde_json::json!([{"bearer": []}]) };
             assert_eq!(operation["security"], expected, "{method} {path}");
             assert!(operation["responses"].get("401").is_some() || is_open, "{method} {path}");
+            let right: Option<Right> = operation[RIGHT].as_str().map(|word| word.parse().unwrap());
+            assert_eq!(right.is_none(), is_open, "{method} {path}");
+            let may_be_refused = right.is_some_and(|right| !Role::Viewer.may(right));
+            assert!(!may_be_refused || operation["responses"].get("403").is_some(), "{method} {path}");
+            // A calculator changes nothing, whatever its method.
+            let changes = method != "GET" && !is_open && right != Some(Right::Account);
+            let changes = changes && !path.starts_with("/v1/calculators");
+            assert!(!changes || may_be_refused, "{method} {path}: a viewer only reads");
         }
     }
 

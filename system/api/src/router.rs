@@ -4,7 +4,9 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::StatusCode;
 use axum::middleware::{from_fn, from_fn_with_state};
+use forecastle_domain::Right;
 use tower_http::catch_panic::CatchPanicLayer;
+use utoipa_axum::router::OpenApiRouter;
 
 use crate::error::ApiError;
 use crate::layers;
@@ -13,7 +15,17 @@ use crate::state::AppState;
 
 /// Everything an instance answers.
 pub(crate) fn router(state: AppState) -> Router {
-    let protected = routes::protected().route_layer(from_fn_with_state(state.clone(), layers::authenticate));
+    let mut protected = OpenApiRouter::new();
+    for right in Right::ALL {
+        let group = routes::of_right(*right);
+        // A layer around no route at all is refused by the router.
+        if !group.get_openapi().paths.paths.is_empty() {
+            let group = group
+                .route_layer(from_fn_with_state(*right, layers::require_right))
+                .route_layer(from_fn_with_state(state.clone(), layers::authenticate));
+            protected = protected.merge(group);
+        }
+    }
     let credentials = routes::credentials().route_layer(from_fn_with_state(state.clone(), layers::limit_credentials));
     let (router, _) = routes::public().merge(credentials).merge(protected).split_for_parts();
     router

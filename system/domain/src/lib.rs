@@ -27,5 +27,5 @@ pub use money::{Currency, Money, MoneyError, round_half_away};
 pub use period::{BillingCalendar, Period, UnknownZone, parse_zone};
 pub use plan::Plan;
 pub use plan_history::{AppliedChange, BillingState, PlanChangeKind, PlanHistory};
-pub use role::Role;
+pub use role::{Right, Role};
 pub use text_enum::UnknownName;

@@ -14,31 +14,31 @@ text_enum! {
     }
 }
 
+text_enum! {
+    /// What an operation needs its caller to have; each one needs exactly one of them.
+    Right {
+        /// Its own sign-in: who am I, my sessions, my password. Everybody's.
+        Account = "account",
+        /// Reading what the tenant has, people and invoices included.
+        Read = "read",
+        /// Creating and changing scenarios, requesting forecasts.
+        Write = "write",
+        /// Adding, re-roling and removing the tenant's users; reading who did what.
+        ManageUsers = "manage_users",
+        /// Changing plan and payment method.
+        ManageBilling = "manage_billing",
+    }
+}
+
 impl Role {
-    /// May read scenarios, forecasts and the dashboard.
+    /// Whether this role has the right.
     #[must_use]
-    pub const fn may_read(self) -> bool {
-        match self {
-            Self::Owner | Self::Editor | Self::Viewer => true,
+    pub const fn may(self, right: Right) -> bool {
+        match right {
+            Right::Account | Right::Read => true,
+            Right::Write => matches!(self, Self::Owner | Self::Editor),
+            Right::ManageUsers | Right::ManageBilling => matches!(self, Self::Owner),
         }
-    }
-
-    /// May create and change scenarios and request forecasts.
-    #[must_use]
-    pub const fn may_write(self) -> bool {
-        matches!(self, Self::Owner | Self::Editor)
-    }
-
-    /// May invite, remove and re-role the tenant's users.
-    #[must_use]
-    pub const fn may_manage_users(self) -> bool {
-        matches!(self, Self::Owner)
-    }
-
-    /// May change plan and payment method.
-    #[must_use]
-    pub const fn may_manage_billing(self) -> bool {
-        matches!(self, Self::Owner)
     }
 }
 
@@ -48,9 +48,11 @@ mod tests {
 
     #[test]
     fn each_role_may_what_it_is_for_and_no_more() {
-        let rights = |r: Role| [r.may_read(), r.may_write(), r.may_manage_users(), r.may_manage_billing()];
-        assert_eq!(rights(Role::Owner), [true, true, true, true]);
-        assert_eq!(rights(Role::Editor), [true, true, false, false]);
-        assert_eq!(rights(Role::Viewer), [true, false, false, false]);
+        let rights = |role: Role| -> Vec<&str> {
+            Right::ALL.iter().filter(|right| role.may(**right)).map(|right| right.as_str()).collect()
+        };
+        assert_eq!(rights(Role::Owner), ["account", "read", "write", "manage_users", "manage_billing"]);
+        assert_eq!(rights(Role::Editor), ["account", "read", "write"]);
+        assert_eq!(rights(Role::Viewer), ["account", "read"]);
     }
 }

@@ -1,5 +1,7 @@
-//! One module per resource. Each operation is registered with its documentation, in one of two
-//! groups: whoever is in [`protected`] is reached only with a session that stands.
+//! One module per resource. Each operation is registered with its documentation, in exactly one group:
+//! open to everybody ([`public`], [`credentials`]), or reached only with a session that stands and a
+//! role that has the group's right ([`of_right`]). There is no other way in, so an operation without a
+//! declared right cannot be registered; a handler need not, and must not, look at the role itself.
 
 mod answers;
 mod dashboard;
@@ -15,6 +17,7 @@ mod signup;
 mod token;
 mod usage;
 
+use forecastle_domain::Right;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -36,18 +39,27 @@ pub(crate) fn credentials() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(signup::sign_up)).routes(routes!(login::log_in))
 }
 
-/// Operations that need a session.
-pub(crate) fn protected() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new()
-        .routes(routes!(logout::log_out))
-        .routes(routes!(me::read))
-        .routes(routes!(scenarios::create, scenarios::list))
-        .routes(routes!(scenarios::read, scenarios::edit))
-        .routes(routes!(forecasts::request, forecasts::list))
-        .routes(routes!(forecasts::read))
-        .routes(routes!(dashboard::read))
-        .routes(routes!(plan::read))
-        .routes(routes!(usage::read))
-        .routes(routes!(invoices::list))
-        .routes(routes!(invoices::read))
+/// Operations that need a session and this right. Who lacks the right gets 403 `role_forbidden` before
+/// anything else of the request is looked at; the OpenAPI document says so by itself.
+pub(crate) fn of_right(right: Right) -> OpenApiRouter<AppState> {
+    let group = OpenApiRouter::new();
+    match right {
+        Right::Account => group.routes(routes!(logout::log_out)).routes(routes!(me::read)),
+        Right::Read => group
+            .routes(routes!(scenarios::list))
+            .routes(routes!(scenarios::read))
+            .routes(routes!(forecasts::list))
+            .routes(routes!(forecasts::read))
+            .routes(routes!(dashboard::read))
+            .routes(routes!(plan::read))
+            .routes(routes!(usage::read))
+            .routes(routes!(invoices::list))
+            .routes(routes!(invoices::read)),
+        Right::Write => group
+            .routes(routes!(scenarios::create))
+            .routes(routes!(scenarios::edit))
+            .routes(routes!(forecasts::request)),
+        Right::ManageUsers => group,
+        Right::ManageBilling => group,
+    }
 }

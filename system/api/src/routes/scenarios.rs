@@ -102,7 +102,6 @@ pub(crate) struct ScenarioPage {
         (status = 201, body = Scenario, headers(("ETag" = String), ("Location" = String))),
         (status = 400, body = Problem, content_type = "application/problem+json", description = "No Idempotency-Key, or the body is not JSON."),
         (status = 402, body = Problem, content_type = "application/problem+json", description = "The plan's limit is reached."),
-        (status = 403, body = Problem, content_type = "application/problem+json", description = "The role may only read."),
         (status = 409, body = Problem, content_type = "application/problem+json", description = "The key is in flight."),
         (status = 422, body = Problem, content_type = "application/problem+json", description = "Fields are wrong, or the key was used for another request."),
     ))]
@@ -113,7 +112,6 @@ pub(crate) async fn create(
     JsonBody(body): JsonBody,
 ) -> Result<Response, ApiError> {
     let key = IdempotencyKey::from_headers(&headers)?;
-    may_write(&caller)?;
     detached(async move {
         let request = key.bind(&caller, "POST", "/v1/scenarios", &body);
         let content = accept(&body);
@@ -185,7 +183,6 @@ pub(crate) async fn read(State(state): State<AppState>, caller: Caller, PathId(i
     responses(
         (status = 200, body = Scenario, headers(("ETag" = String))),
         (status = 400, body = Problem, content_type = "application/problem+json", description = "The body is not JSON."),
-        (status = 403, body = Problem, content_type = "application/problem+json", description = "The role may only read."),
         (status = 404, body = Problem, content_type = "application/problem+json", description = "Absent, or not yours."),
         (status = 412, body = Problem, content_type = "application/problem+json", description = "It was edited since."),
         (status = 422, body = Problem, content_type = "application/problem+json", description = "Fields are wrong."),
@@ -198,7 +195,6 @@ pub(crate) async fn edit(
     IfMatch(expected): IfMatch,
     JsonBody(body): JsonBody,
 ) -> Result<Reply, ApiError> {
-    may_write(&caller)?;
     let content = accept(&body)?;
     detached(async move {
         let id = ScenarioId::from_uuid(id);
@@ -243,10 +239,6 @@ pub(crate) async fn list(State(state): State<AppState>, caller: Caller, page: Pa
     let items = found.items.into_iter().map(ScenarioItem::from).collect();
     let page = ScenarioPage { items, next_cursor: found.next.as_ref().map(encode_cursor) };
     Ok(Reply::json(StatusCode::OK, &page))
-}
-
-pub(super) fn may_write(caller: &Caller) -> Result<(), ApiError> {
-    if caller.role.may_write() { Ok(()) } else { Err(ApiError::forbidden()) }
 }
 
 fn accept(body: &[u8]) -> Result<ScenarioContent, ApiError> {

@@ -6,12 +6,16 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use forecastle_api::{ApiConfig, KeySet, Limits, Rate};
+use forecastle_domain::Right;
 use forecastle_store::{CacheOptions, DbOptions};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::servers::Servers;
+
+/// An id that nothing has.
+pub(crate) const NOBODYS_ID: &str = "00000000-0000-4000-8000-000000000000";
 
 pub(crate) const PASSWORD: &str = "correct horse battery";
 
@@ -132,6 +136,19 @@ impl Instance {
         Answer { status, headers, text: response.text().await.expect("a whole answer") }
     }
 
+    /// Status and problem code of an empty JSON object sent so; a success's body, which may never end,
+    /// is not read.
+    pub(crate) async fn status(&self, method: Method, path: &str, token: &str) -> (u16, String) {
+        let request = self.client.request(method, self.url(path)).bearer_auth(token).json(&json!({}));
+        let response = request.send().await.expect("an answer");
+        let status = response.status();
+        if status.is_success() {
+            return (status.as_u16(), String::new());
+        }
+        let body: Value = response.json().await.expect("a problem");
+        (status.as_u16(), text(&body, "code").to_owned())
+    }
+
     pub(crate) async fn get(&self, path: &str, token: &str) -> Answer {
         self.send(Method::GET, path, Some(token), &[], None).await
     }
@@ -163,6 +180,33 @@ impl Instance {
     pub(crate) async fn scenario(&self, token: &str, key: &str) -> Value {
         self.post_with_key("/v1/scenarios", token, key, scenario(key)).await.expect(201).json()
     }
+}
+
+/// An operation of the document that needs a session; ids in its path are nobody's.
+#[derive(Debug)]
+pub(crate) struct Protected {
+    pub(crate) method: Method,
+    pub(crate) path: String,
+    /// What its caller's role must have.
+    pub(crate) right: Right,
+}
+
+/// All of them.
+pub(crate) fn protected_operations() -> Vec<Protected> {
+    let document: Value = serde_json::from_str(&forecastle_api::openapi()).expect("the document");
+    let mut found = Vec::new();
+    for (path, item) in document["paths"].as_object().expect("paths") {
+        let path = path.split('/').map(|part| if part.starts_with('{') { NOBODYS_ID } else { part });
+        let path = path.collect::<Vec<_>>().join("/");
+        for (method, operation) in item.as_object().expect("operations") {
+            if !operation["security"].as_array().expect("security").is_empty() {
+                let method = method.to_uppercase().parse().expect("a method");
+                let right = text(operation, "x-right").parse().expect("a right");
+                found.push(Protected { method, path: path.clone(), right });
+            }
+        }
+    }
+    found
 }
 
 pub(crate) fn text<'a>(value: &'a Value, field: &str) -> &'a str {

@@ -8,4 +8,5 @@ mod idempotency;
 mod interruption;
 mod isolation;
 mod product;
+mod roles;
 mod servers;
