@@ -48,9 +48,7 @@ pub async fn check(state: &AppState, subject: Subject) -> Result<Caller, ApiErro
     let session = match state.cache.get::<CachedSession>(&key).await {
         Lookup::Hit(session) => session,
         Lookup::Miss(lease) => {
-            let mut tx = state.db.tenant(subject.tenant).begin().await?;
-            let live = sessions::live(&mut tx, subject.session).await?;
-            drop(tx);
+            let live = sessions::live(&state.db.tenant(subject.tenant), subject.session).await?;
             let live = live.ok_or_else(ApiError::unauthenticated)?;
             let session = CachedSession { user: live.user_id, role: live.role, expires_at: live.expires_at };
             if let Some(lease) = lease {

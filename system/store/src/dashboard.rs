@@ -7,7 +7,7 @@ use sqlx::FromRow;
 use uuid::Uuid;
 
 use crate::error::StoreError;
-use crate::scope::TenantTx;
+use crate::scope::TenantScope;
 
 /// How many forecasts a dashboard shows.
 pub const RECENT_FORECASTS: i64 = 10;
@@ -27,24 +27,6 @@ pub struct Counts {
     pub failed: i64,
     /// Forecasts withdrawn.
     pub cancelled: i64,
-}
-
-/// Counts scenarios, and forecasts by state, in one statement.
-///
-/// # Errors
-/// As [`StoreError`] says.
-pub async fn counts(tx: &mut TenantTx) -> Result<Counts, StoreError> {
-    let query = sqlx::query_as(
-        "SELECT (SELECT count(*) FROM app.scenarios WHERE tenant_id = $1) AS scenarios,
-                count(*) FILTER (WHERE state = 'queued') AS queued,
-                count(*) FILTER (WHERE state = 'running') AS running,
-                count(*) FILTER (WHERE state = 'succeeded') AS succeeded,
-                count(*) FILTER (WHERE state = 'failed') AS failed,
-                count(*) FILTER (WHERE state = 'cancelled') AS cancelled
-         FROM app.forecasts WHERE tenant_id = $1",
-    );
-    let tenant = tx.tenant_id().as_uuid();
-    tx.one(query.bind(tenant)).await
 }
 
 /// One of the latest forecasts.
@@ -69,20 +51,6 @@ impl RecentForecast {
     }
 }
 
-/// The latest forecasts, the newest first.
-///
-/// # Errors
-/// As [`StoreError`] says.
-pub async fn recent_forecasts(tx: &mut TenantTx) -> Result<Vec<RecentForecast>, StoreError> {
-    let query = sqlx::query_as(
-        "SELECT f.forecast_id, s.name AS scenario_name, f.state, f.requested_at, f.finished_at
-         FROM app.forecasts f JOIN app.scenarios s USING (tenant_id, scenario_id)
-         WHERE f.tenant_id = $1 ORDER BY f.requested_at DESC, f.forecast_id DESC LIMIT $2",
-    );
-    let tenant = tx.tenant_id().as_uuid();
-    tx.all(query.bind(tenant).bind(RECENT_FORECASTS)).await
-}
-
 /// What a period has used so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, FromRow)]
 pub struct PeriodUsage {
@@ -92,18 +60,44 @@ pub struct PeriodUsage {
     pub quota_taken: i64,
 }
 
-/// Usage events and quota of a period, in one statement.
+/// Everything a dashboard counts.
+#[derive(Debug, FromRow)]
+pub struct Overview {
+    /// Scenarios and forecasts.
+    #[sqlx(flatten)]
+    pub counts: Counts,
+    /// Of the period asked for.
+    #[sqlx(flatten)]
+    pub usage: PeriodUsage,
+    /// The latest forecasts, the newest first.
+    #[sqlx(json)]
+    pub recent: Vec<RecentForecast>,
+}
+
+/// Counts, the latest forecasts and a period's usage, in one trip and from one snapshot.
 ///
 /// # Errors
 /// As [`StoreError`] says.
-pub async fn period_usage(tx: &mut TenantTx, period: &Period) -> Result<PeriodUsage, StoreError> {
-    let query = sqlx::query_as(
-        "SELECT (SELECT count(*) FROM app.usage_events
-                 WHERE tenant_id = $1 AND occurred_at >= $2 AND occurred_at < $3) AS forecasts_succeeded,
-                coalesce((SELECT taken FROM app.quota_periods WHERE tenant_id = $1 AND period_index = $4), 0)::bigint
-                    AS quota_taken",
-    );
-    let tenant = tx.tenant_id().as_uuid();
-    let index = i32::try_from(period.index).map_err(|_| StoreError::Corrupt { what: "period index" })?;
-    tx.one(query.bind(tenant).bind(period.start).bind(period.end).bind(index)).await
+pub async fn overview(scope: &TenantScope, period: &Period) -> Result<Overview, StoreError> {
+    let statement = "SELECT scenarios, queued, running, succeeded, failed, cancelled, forecasts_succeeded, quota_taken,
+                recent
+         FROM app.read_dashboard($1, $2, $3, $4, $5)";
+    let index = index_of(period)?;
+    scope
+        .read_one(statement, |query| query.bind(period.start).bind(period.end).bind(index).bind(RECENT_FORECASTS))
+        .await
+}
+
+/// Usage events and quota of a period, in one trip.
+///
+/// # Errors
+/// As [`StoreError`] says.
+pub async fn period_usage(scope: &TenantScope, period: &Period) -> Result<PeriodUsage, StoreError> {
+    let statement = "SELECT forecasts_succeeded, quota_taken FROM app.read_period_usage($1, $2, $3, $4)";
+    let index = index_of(period)?;
+    scope.read_one(statement, |query| query.bind(period.start).bind(period.end).bind(index)).await
+}
+
+fn index_of(period: &Period) -> Result<i32, StoreError> {
+    i32::try_from(period.index).map_err(|_| StoreError::Corrupt { what: "period index" })
 }

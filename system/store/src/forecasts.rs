@@ -5,13 +5,14 @@
 use chrono::{DateTime, Utc};
 use forecastle_domain::{ForecastId, Plan, ScenarioId, UserId};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::value::RawValue;
 use sqlx::FromRow;
+use sqlx::types::Json;
 use uuid::Uuid;
 
 use crate::error::StoreError;
 use crate::paging::{Page, PageKey};
-use crate::scope::TenantTx;
+use crate::scope::{TenantScope, TenantTx};
 use crate::{identity, jobs, scenarios};
 
 /// A forecast with its input and, once it succeeded, its result.
@@ -20,10 +21,12 @@ pub struct Forecast {
     /// All but input and result.
     #[sqlx(flatten)]
     pub summary: ForecastSummary,
-    /// The scenario as it was when asked.
-    pub input: Value,
-    /// Of a forecast that succeeded.
-    pub result: Option<Value>,
+    /// The scenario as it was when asked: its JSON, which is passed on without being read.
+    #[sqlx(json)]
+    pub input: Box<RawValue>,
+    /// Of a forecast that succeeded; likewise.
+    #[sqlx(json(nullable))]
+    pub result: Option<Box<RawValue>>,
 }
 
 /// A forecast in a list: all but its input and result.
@@ -98,8 +101,8 @@ pub async fn request(
     user: UserId,
 ) -> Result<Requested, StoreError> {
     let tenant = tx.tenant_id().as_uuid();
-    let terms = identity::terms(tx).await?;
-    let Some(scenario) = scenarios::read(tx, scenario).await? else { return Ok(Requested::NoScenario) };
+    let terms = identity::terms_in(tx).await?;
+    let Some(scenario) = scenarios::read_in(tx, scenario).await? else { return Ok(Requested::NoScenario) };
     let period = i32::try_from(terms.period.index).map_err(|_| StoreError::Corrupt { what: "period index" })?;
     if !take_quota(tx, period, terms.plan.forecast_cap()).await? {
         let cap = terms.plan.included_forecasts();
@@ -118,7 +121,7 @@ pub async fn request(
         .bind(scenario.id().as_uuid())
         .bind(scenario.version)
         .bind(user.as_uuid())
-        .bind(&scenario.input)
+        .bind(Json(&scenario.input))
         .bind(period);
     let forecast: Forecast = tx.one(query).await?;
     jobs::enqueue_forecast(tx, id).await?;
@@ -136,20 +139,17 @@ async fn take_quota(tx: &mut TenantTx, period: i32, cap: Option<u32>) -> Result<
     Ok(tx.execute(query.bind(tenant).bind(period).bind(cap.map(i64::from))).await? == 1)
 }
 
-/// A forecast of this tenant; `None` if there is none of that id.
+/// A forecast of this tenant, in one trip; `None` if there is none of that id.
 ///
 /// # Errors
 /// As [`StoreError`] says.
-pub async fn read(tx: &mut TenantTx, id: ForecastId) -> Result<Option<Forecast>, StoreError> {
-    let query = sqlx::query_as(
-        "SELECT f.forecast_id, f.scenario_id, f.scenario_version, f.state, j.attempts, f.requested_at, f.started_at,
-                f.finished_at, f.engine_version, f.result_hash, f.error_code, f.input, f.result
-         FROM app.forecasts f
-         JOIN app.jobs j ON j.tenant_id = f.tenant_id AND j.kind = 'forecast' AND j.subject_id = f.forecast_id
-         WHERE f.tenant_id = $1 AND f.forecast_id = $2",
-    );
-    let tenant = tx.tenant_id().as_uuid();
-    tx.optional(query.bind(tenant).bind(id.as_uuid())).await
+pub async fn read(scope: &TenantScope, id: ForecastId) -> Result<Option<Forecast>, StoreError> {
+    let statement = "SELECT (forecast).forecast_id, (forecast).scenario_id, (forecast).scenario_version,
+                (forecast).state, (job).attempts, (forecast).requested_at, (forecast).started_at,
+                (forecast).finished_at, (forecast).engine_version, (forecast).result_hash, (forecast).error_code,
+                (forecast).input, (forecast).result
+         FROM app.read_forecast($1, $2)";
+    scope.read_optional(statement, |query| query.bind(id.as_uuid())).await
 }
 
 /// The tenant's forecasts, the newest first, from `after` on.

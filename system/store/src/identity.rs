@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::error::StoreError;
 use crate::pool::Db;
-use crate::scope::TenantTx;
+use crate::scope::{TenantScope, TenantTx};
 
 /// The constraint that a second account with one e-mail address breaks.
 pub const EMAIL_CONSTRAINT: &str = "users_email_key";
@@ -189,12 +189,23 @@ struct TermsRow {
     now: DateTime<Utc>,
 }
 
-/// The tenant's terms at the transaction's time. A downgrade whose time has come counts, whether or not the
-/// billing run has applied it yet.
+/// The tenant's terms now, in one trip. A downgrade whose time has come counts, whether or not the billing
+/// run has applied it yet.
 ///
 /// # Errors
 /// `NotFound` if the tenant does not exist; `Corrupt` if its row does not read.
-pub async fn terms(tx: &mut TenantTx) -> Result<Terms, StoreError> {
+pub async fn terms(scope: &TenantScope) -> Result<Terms, StoreError> {
+    let statement = "SELECT (tenant).organization, coalesce((due).to_plan, (tenant).plan) AS plan,
+                (tenant).billing_state, (tenant).currency, (tenant).time_zone, (tenant).anchor_date, now() AS now
+         FROM app.read_tenant($1)";
+    terms_of(scope.read_one(statement, |query| query).await?)
+}
+
+/// The same at the transaction's time.
+///
+/// # Errors
+/// As [`terms`].
+pub async fn terms_in(tx: &mut TenantTx) -> Result<Terms, StoreError> {
     let query = sqlx::query_as(
         "SELECT t.organization, coalesce(due.to_plan, t.plan) AS plan, t.billing_state, t.currency, t.time_zone,
                 t.anchor_date, now() AS now

@@ -2,18 +2,22 @@
 //!
 //! Three things are bounded here that the driver leaves open: waiting for a connection, waiting for
 //! an answer, and giving a connection back. A caller whose future is dropped never leaves a
-//! transaction behind: connections are fetched and transactions opened in a task of their own, and
+//! transaction behind: connections are opened and transactions begun in a task of their own, and
 //! a connection that is let go in the middle is rolled back, or thrown away when that does not
 //! succeed in time.
+//!
+//! A connection that comes back clean is kept at hand for the next caller. The driver's own pool asks
+//! the server a question at each return, which would cost a request with one statement as much again.
 
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgArguments, PgConnectOptions, PgConnection, PgPool, PgPoolOptions, PgRow};
 use sqlx::query::{Query, QueryAs, QueryScalar};
 use sqlx::{AssertSqlSafe, Connection, Executor, FromRow, Postgres};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 
 use crate::error::{StoreError, UnavailableReason};
@@ -28,6 +32,10 @@ pub type PgQueryScalar<'q, T> = QueryScalar<'q, Postgres, T, PgArguments>;
 /// How much longer the client waits than the server's own statement limit, so that the server's
 /// answer, which keeps the connection usable, normally comes first.
 const CLIENT_GRACE: Duration = Duration::from_millis(500);
+
+/// How long a connection is passed from caller to caller before the driver's pool sees it again, checks
+/// it and enforces its age.
+const KEPT_AT_HAND_MAX: Duration = Duration::from_secs(60);
 
 /// How a process connects; every limit is a setting.
 #[derive(Clone)]
@@ -91,7 +99,44 @@ pub struct PoolStats {
 #[derive(Clone)]
 pub struct Db {
     pool: PgPool,
+    at_hand: Arc<AtHand>,
     options: Arc<DbOptions>,
+}
+
+/// Connections that came back clean, the last used one on top, and the right to hold one: whoever has a
+/// permit finds a connection here or room for one in the driver's pool.
+struct AtHand {
+    connections: Mutex<Vec<Kept>>,
+    permits: Arc<Semaphore>,
+}
+
+struct Kept {
+    connection: PoolConnection<Postgres>,
+    /// When the driver's pool gave it out.
+    since: Instant,
+}
+
+impl AtHand {
+    fn new(connections_max: u32) -> Self {
+        let permits = Arc::new(Semaphore::new(connections_max as usize));
+        Self { connections: Mutex::new(Vec::new()), permits }
+    }
+
+    fn take(&self) -> Option<Kept> {
+        self.connections.lock().unwrap_or_else(PoisonError::into_inner).pop()
+    }
+
+    fn keep(&self, kept: Kept) {
+        self.connections.lock().unwrap_or_else(PoisonError::into_inner).push(kept);
+    }
+
+    fn take_all(&self) -> Vec<Kept> {
+        std::mem::take(&mut *self.connections.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn count(&self) -> usize {
+        self.connections.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
 }
 
 impl Db {
@@ -108,7 +153,8 @@ impl Db {
             .idle_timeout(Duration::from_secs(300))
             .max_lifetime(Duration::from_secs(1800))
             .connect_lazy_with(options.connect_options()?);
-        Ok(Self { pool, options: Arc::new(options) })
+        let at_hand = Arc::new(AtHand::new(options.max_connections));
+        Ok(Self { pool, at_hand, options: Arc::new(options) })
     }
 
     /// Whether the server answers: one trip over a pooled connection.
@@ -125,13 +171,16 @@ impl Db {
         PoolStats {
             max: self.options.max_connections,
             open: self.pool.size(),
-            idle: u32::try_from(self.pool.num_idle()).unwrap_or(u32::MAX),
+            idle: u32::try_from(self.pool.num_idle() + self.at_hand.count()).unwrap_or(u32::MAX),
         }
     }
 
     /// Closes idle connections and waits, at most `limit`, for the others to come back.
     pub async fn close(&self, limit: Duration) {
-        let _ = timeout(limit, self.pool.close()).await;
+        let closed = self.pool.close();
+        // From here on nothing is kept any more, see `Lease::drop`.
+        drop(self.at_hand.take_all());
+        let _ = timeout(limit, closed).await;
     }
 
     pub(crate) fn options(&self) -> &DbOptions {
@@ -140,12 +189,32 @@ impl Db {
 
     /// A connection for one statement outside any tenant: only the functions of migration 0003.
     pub(crate) async fn across_tenants(&self) -> Result<Lease, StoreError> {
-        self.lease(String::new(), false).await
+        self.acquire(self.acquire_deadline()).await
     }
 
-    /// Fetches a connection and runs `opening` on it (a simple-protocol message, may be empty), both
-    /// in a task of their own. A connection that turns out to be broken is replaced, as long as the
-    /// time to acquire lasts.
+    /// The rows of one reading statement that needs no transaction of the caller's: one trip. `build`
+    /// is called again, for another connection, where the first turns out to be broken, as long as the
+    /// time to acquire lasts. Safe to cancel.
+    pub(crate) async fn read_all<T>(&self, build: impl Fn() -> PgQueryAs<'static, T>) -> Result<Vec<T>, StoreError>
+    where
+        T: Send + Unpin + for<'r> FromRow<'r, PgRow>,
+    {
+        let deadline = self.acquire_deadline();
+        // One try for each connection that may have gone stale, and one for a new one.
+        for _ in 0..=self.options.max_connections {
+            let mut lease = self.acquire(deadline).await?;
+            match lease.all(build()).await {
+                Err(StoreError::Unavailable { reason: UnavailableReason::Unreachable })
+                    if Instant::now() < deadline => {}
+                answer => return answer,
+            }
+        }
+        Err(StoreError::unavailable(UnavailableReason::Unreachable))
+    }
+
+    /// Fetches a connection and runs `opening` on it (a simple-protocol message), both in a task of
+    /// their own. A connection that turns out to be broken is replaced, as long as the time to acquire
+    /// lasts.
     pub(crate) async fn lease(&self, opening: String, in_transaction: bool) -> Result<Lease, StoreError> {
         let db = self.clone();
         let task = tokio::spawn(async move { db.lease_in_own_task(opening, in_transaction).await });
@@ -156,13 +225,10 @@ impl Db {
     }
 
     async fn lease_in_own_task(&self, opening: String, in_transaction: bool) -> Result<Lease, StoreError> {
-        let deadline = Instant::now() + self.options.acquire_timeout;
+        let deadline = self.acquire_deadline();
         // One try for each connection that may have gone stale, and one for a new one.
         for _ in 0..=self.options.max_connections {
             let mut lease = self.acquire(deadline).await?;
-            if opening.is_empty() {
-                return Ok(lease);
-            }
             lease.in_transaction = in_transaction;
             match lease.simple(opening.clone()).await {
                 Ok(()) => return Ok(lease),
@@ -177,29 +243,49 @@ impl Db {
         Err(StoreError::unavailable(UnavailableReason::Unreachable))
     }
 
+    fn acquire_deadline(&self) -> Instant {
+        Instant::now() + self.options.acquire_timeout
+    }
+
     async fn acquire(&self, deadline: Instant) -> Result<Lease, StoreError> {
-        let wait = deadline.saturating_duration_since(Instant::now()) + CLIENT_GRACE;
-        match timeout(wait, self.pool.acquire()).await {
-            Ok(Ok(connection)) => Ok(Lease {
-                connection: Some(connection),
-                limit: self.options.statement_timeout + CLIENT_GRACE,
-                in_flight: false,
-                in_transaction: false,
-                failed: false,
-            }),
-            Ok(Err(sqlx::Error::PoolTimedOut)) | Err(_) => {
-                let stats = self.stats();
-                // The driver says the same for "all in use" and for "nobody answers".
-                let reason = if stats.open >= stats.max {
-                    UnavailableReason::PoolExhausted
-                } else {
-                    UnavailableReason::Unreachable
-                };
-                metrics::counter!("forecastle_pool_refusals_total", "reason" => reason.as_str()).increment(1);
-                Err(StoreError::unavailable(reason))
+        let permits = Arc::clone(&self.at_hand.permits);
+        let permit = match permits.try_acquire_owned() {
+            Ok(permit) => permit,
+            Err(_) => {
+                let permits = Arc::clone(&self.at_hand.permits);
+                match tokio::time::timeout_at(deadline, permits.acquire_owned()).await {
+                    Ok(Ok(permit)) => permit,
+                    Ok(Err(_)) | Err(_) => return Err(self.refused_a_connection()),
+                }
             }
+        };
+        if let Some(kept) = self.at_hand.take() {
+            return Ok(Lease::of(self, kept, permit));
+        }
+        // The driver's acquire may open a connection, which is not to be torn off half-way.
+        let db = self.clone();
+        let task = tokio::spawn(async move { db.acquire_from_driver(deadline, permit).await });
+        match task.await {
+            Ok(lease) => lease,
+            Err(_) => Err(StoreError::unavailable(UnavailableReason::Unreachable)),
+        }
+    }
+
+    async fn acquire_from_driver(&self, deadline: Instant, permit: OwnedSemaphorePermit) -> Result<Lease, StoreError> {
+        match tokio::time::timeout_at(deadline + CLIENT_GRACE, self.pool.acquire()).await {
+            Ok(Ok(connection)) => Ok(Lease::of(self, Kept { connection, since: Instant::now() }, permit)),
+            Ok(Err(sqlx::Error::PoolTimedOut)) | Err(_) => Err(self.refused_a_connection()),
             Ok(Err(error)) => Err(error.into()),
         }
+    }
+
+    /// The driver says the same for "all in use" and for "nobody answers".
+    fn refused_a_connection(&self) -> StoreError {
+        let stats = self.stats();
+        let reason =
+            if stats.open >= stats.max { UnavailableReason::PoolExhausted } else { UnavailableReason::Unreachable };
+        metrics::counter!("forecastle_pool_refusals_total", "reason" => reason.as_str()).increment(1);
+        StoreError::unavailable(reason)
     }
 }
 
@@ -212,6 +298,11 @@ impl std::fmt::Debug for Db {
 /// One connection, held. Dropping it gives it back clean or throws it away, within its limit.
 pub(crate) struct Lease {
     connection: Option<PoolConnection<Postgres>>,
+    since: Instant,
+    pool: PgPool,
+    at_hand: Arc<AtHand>,
+    /// Goes with the connection, to whoever gives it back.
+    permit: Option<OwnedSemaphorePermit>,
     limit: Duration,
     in_flight: bool,
     in_transaction: bool,
@@ -219,6 +310,20 @@ pub(crate) struct Lease {
 }
 
 impl Lease {
+    fn of(db: &Db, kept: Kept, permit: OwnedSemaphorePermit) -> Self {
+        Self {
+            connection: Some(kept.connection),
+            since: kept.since,
+            pool: db.pool.clone(),
+            at_hand: Arc::clone(&db.at_hand),
+            permit: Some(permit),
+            limit: db.options.statement_timeout + CLIENT_GRACE,
+            in_flight: false,
+            in_transaction: false,
+            failed: false,
+        }
+    }
+
     pub(crate) async fn execute(&mut self, query: PgQuery<'_>) -> Result<u64, StoreError> {
         let (limit, connection) = self.start()?;
         let answer = timeout(limit, query.execute(connection)).await;
@@ -339,17 +444,30 @@ impl Drop for Lease {
         let Some(mut connection) = self.connection.take() else {
             return;
         };
+        let unclean = self.in_flight || self.in_transaction;
+        if !unclean && !self.failed && self.since.elapsed() < KEPT_AT_HAND_MAX && !self.pool.is_closed() {
+            // Before the permit is free: whoever gets it finds the connection.
+            self.at_hand.keep(Kept { connection, since: self.since });
+            return;
+        }
         let Ok(runtime) = tokio::runtime::Handle::try_current() else {
             drop(connection.detach());
             return;
         };
-        let (limit, unclean) = (self.limit, self.in_flight || self.in_transaction);
+        let (limit, since, was_refused) = (self.limit, self.since, self.failed);
+        let (permit, pool, at_hand) = (self.permit.take(), self.pool.clone(), Arc::clone(&self.at_hand));
         runtime.spawn(async move {
+            // Held until the driver's pool has room again.
+            let _permit = permit;
             if unclean {
                 // A statement that was let go in the middle is waited for by the driver first.
                 let rollback = connection.execute(sqlx::raw_sql("ROLLBACK"));
                 if !matches!(timeout(limit, rollback).await, Ok(Ok(_))) {
                     drop(connection.detach());
+                    return;
+                }
+                if !was_refused && since.elapsed() < KEPT_AT_HAND_MAX && !pool.is_closed() {
+                    at_hand.keep(Kept { connection, since });
                     return;
                 }
             }

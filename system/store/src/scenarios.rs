@@ -6,24 +6,26 @@ use chrono::{DateTime, Utc};
 use forecastle_domain::ScenarioId;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use serde_json::value::RawValue;
 use sqlx::FromRow;
 use uuid::Uuid;
 
 use crate::error::StoreError;
 use crate::identity;
 use crate::paging::{Page, PageKey};
-use crate::scope::TenantTx;
+use crate::scope::{TenantScope, TenantTx};
 
 /// A scenario as stored.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, FromRow)]
+#[derive(Debug, Clone, Serialize, Deserialize, FromRow)]
 pub struct Scenario {
     scenario_id: Uuid,
     /// Its name.
     pub name: String,
     /// Free text.
     pub notes: Option<String>,
-    /// The input as accepted.
-    pub input: Value,
+    /// The input as accepted: its JSON, which is passed on without being read.
+    #[sqlx(json)]
+    pub input: Box<RawValue>,
     /// 1 when created, one more with each edit.
     pub version: i32,
     /// When it was created.
@@ -107,11 +109,21 @@ pub async fn create(tx: &mut TenantTx, id: ScenarioId, content: &ScenarioContent
     Ok(Created::Scenario(Box::new(tx.one(query).await?)))
 }
 
-/// A scenario of this tenant; `None` if there is none of that id.
+/// A scenario of this tenant, in one trip; `None` if there is none of that id.
 ///
 /// # Errors
 /// As [`StoreError`] says.
-pub async fn read(tx: &mut TenantTx, id: ScenarioId) -> Result<Option<Scenario>, StoreError> {
+pub async fn read(scope: &TenantScope, id: ScenarioId) -> Result<Option<Scenario>, StoreError> {
+    let statement = "SELECT scenario_id, name, notes, input, version, created_at, updated_at
+         FROM app.read_scenario($1, $2)";
+    scope.read_optional(statement, |query| query.bind(id.as_uuid())).await
+}
+
+/// The same inside a transaction.
+///
+/// # Errors
+/// As [`StoreError`] says.
+pub async fn read_in(tx: &mut TenantTx, id: ScenarioId) -> Result<Option<Scenario>, StoreError> {
     let query = sqlx::query_as(
         "SELECT scenario_id, name, notes, input, version, created_at, updated_at
          FROM app.scenarios WHERE tenant_id = $1 AND scenario_id = $2",
@@ -152,21 +164,17 @@ pub async fn edit(
     if let Some(scenario) = tx.optional(query).await? {
         return Ok(Edited::Scenario(Box::new(scenario)));
     }
-    Ok(if read(tx, id).await?.is_some() { Edited::VersionDiffers } else { Edited::NotFound })
+    Ok(if read_in(tx, id).await?.is_some() { Edited::VersionDiffers } else { Edited::NotFound })
 }
 
-/// The tenant's scenarios, the newest first, from `after` on.
+/// The tenant's scenarios, the newest first, from `after` on, in one trip.
 ///
 /// # Errors
 /// As [`StoreError`] says.
-pub async fn list(tx: &mut TenantTx, after: PageKey, limit: u32) -> Result<Page<ScenarioSummary>, StoreError> {
-    let query = sqlx::query_as(
-        "SELECT scenario_id, name, notes, version, created_at, updated_at FROM app.scenarios
-         WHERE tenant_id = $1 AND (created_at, scenario_id) < ($2, $3)
-         ORDER BY created_at DESC, scenario_id DESC LIMIT $4",
-    );
-    let tenant = tx.tenant_id().as_uuid();
-    let query = query.bind(tenant).bind(after.at).bind(after.id).bind(i64::from(limit) + 1);
-    let rows: Vec<ScenarioSummary> = tx.all(query).await?;
+pub async fn list(scope: &TenantScope, after: PageKey, limit: u32) -> Result<Page<ScenarioSummary>, StoreError> {
+    let statement = "SELECT scenario_id, name, notes, version, created_at, updated_at
+         FROM app.read_scenarios($1, $2, $3, $4) ORDER BY created_at DESC, scenario_id DESC";
+    let rows: Vec<ScenarioSummary> =
+        scope.read_all(statement, |query| query.bind(after.at).bind(after.id).bind(i64::from(limit) + 1)).await?;
     Ok(Page::of(rows, limit, |row| PageKey { at: row.created_at, id: row.scenario_id }))
 }

@@ -1,7 +1,8 @@
 //! The tenant scope: SQL on tenant tables cannot be run without one.
 //!
-//! The tenant is set locally in the transaction, in the same message as BEGIN, and dies with it.
-//! Row-level security does the rest; a query here needs no `WHERE tenant_id`, but has one anyway
+//! The tenant is set locally in the transaction, in the same message as BEGIN, and dies with it. A read
+//! of one statement needs no transaction of its own: it calls a reading function of migration 0011,
+//! which sets the tenant locally for itself, and is one trip. Row-level security does the rest; a query here needs no `WHERE tenant_id`, but has one anyway
 //! where an index wants it.
 
 use forecastle_domain::TenantId;
@@ -42,6 +43,48 @@ impl TenantScope {
         // A UUID's text form holds hex digits and hyphens only, so it is safe inside the quotes.
         let opening = format!("BEGIN; SELECT set_config('app.tenant', '{}', true)", self.tenant_id);
         Ok(TenantTx { lease: self.db.lease(opening, true).await?, tenant_id: self.tenant_id })
+    }
+
+    /// The rows of a reading function: one trip, and nothing of it outlasts the statement. `statement`
+    /// gives it `$1` as the tenant, which is bound here, from this scope and nothing else; `arguments`
+    /// binds `$2` and what follows. Safe to cancel.
+    pub(crate) async fn read_all<T>(
+        &self,
+        statement: &'static str,
+        arguments: impl Fn(PgQueryAs<'static, T>) -> PgQueryAs<'static, T>,
+    ) -> Result<Vec<T>, StoreError>
+    where
+        T: Send + Unpin + for<'r> FromRow<'r, PgRow>,
+    {
+        let tenant = self.tenant_id.as_uuid();
+        self.db.read_all(|| arguments(sqlx::query_as(statement).bind(tenant))).await
+    }
+
+    /// The first row of the same, if there is one.
+    pub(crate) async fn read_optional<T>(
+        &self,
+        statement: &'static str,
+        arguments: impl Fn(PgQueryAs<'static, T>) -> PgQueryAs<'static, T>,
+    ) -> Result<Option<T>, StoreError>
+    where
+        T: Send + Unpin + for<'r> FromRow<'r, PgRow>,
+    {
+        Ok(self.read_all(statement, arguments).await?.into_iter().next())
+    }
+
+    /// The one row of a reading function that always has one.
+    ///
+    /// # Errors
+    /// `NotFound` if there is none; else as [`StoreError`] says.
+    pub(crate) async fn read_one<T>(
+        &self,
+        statement: &'static str,
+        arguments: impl Fn(PgQueryAs<'static, T>) -> PgQueryAs<'static, T>,
+    ) -> Result<T, StoreError>
+    where
+        T: Send + Unpin + for<'r> FromRow<'r, PgRow>,
+    {
+        self.read_optional(statement, arguments).await?.ok_or(StoreError::NotFound)
     }
 }
 

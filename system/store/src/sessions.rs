@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use crate::error::StoreError;
 use crate::pool::Db;
-use crate::scope::TenantTx;
+use crate::scope::{TenantScope, TenantTx};
 
 /// Successors followed from a token presented within its grace; of a longer line the token is refused.
 const LINE_LENGTH_MAX: usize = 64;
@@ -82,17 +82,14 @@ struct LiveRow {
     expires_at: DateTime<Utc>,
 }
 
-/// The session, if it is live now; `None` if it is revoked, over, or not this tenant's.
+/// The session, if it is live now, in one trip; `None` if it is revoked, over, or not this tenant's.
 ///
 /// # Errors
 /// As [`StoreError`] says: the caller may not read an error as either answer.
-pub async fn live(tx: &mut TenantTx, session: SessionId) -> Result<Option<LiveSession>, StoreError> {
-    let query = sqlx::query_as(
-        "SELECT s.user_id, u.role, s.expires_at FROM app.sessions s JOIN app.users u USING (tenant_id, user_id)
-         WHERE s.tenant_id = $1 AND s.session_id = $2 AND s.revoked_at IS NULL AND s.expires_at > now()",
-    );
-    let tenant = tx.tenant_id().as_uuid();
-    let row: Option<LiveRow> = tx.optional(query.bind(tenant).bind(session.as_uuid())).await?;
+pub async fn live(scope: &TenantScope, session: SessionId) -> Result<Option<LiveSession>, StoreError> {
+    let statement = "SELECT (session).user_id, (member).role, (session).expires_at FROM app.read_session($1, $2)
+         WHERE (session).revoked_at IS NULL AND (session).expires_at > now()";
+    let row: Option<LiveRow> = scope.read_optional(statement, |query| query.bind(session.as_uuid())).await?;
     row.map(|row| {
         let role = row.role.parse().map_err(|_| StoreError::Corrupt { what: "users.role" })?;
         Ok(LiveSession { user_id: row.user_id.into(), role, expires_at: row.expires_at })

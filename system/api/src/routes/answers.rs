@@ -4,10 +4,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::{DateTime, Utc};
 use forecastle_domain::{SessionId, TenantId, UserId};
-use forecastle_store::dashboard::{self, PeriodUsage};
+use forecastle_store::dashboard::PeriodUsage;
 use forecastle_store::identity::Terms;
 use forecastle_store::sessions::RefreshSecret;
-use forecastle_store::{StoreError, TenantTx};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -78,17 +77,17 @@ pub(crate) struct Usage {
 }
 
 impl Usage {
-    pub(crate) async fn read(tx: &mut TenantTx, terms: &Terms) -> Result<Self, StoreError> {
-        let PeriodUsage { forecasts_succeeded, quota_taken } = dashboard::period_usage(tx, &terms.period).await?;
-        Ok(Self {
+    /// `used` is that of the terms' own period.
+    pub(crate) fn of(terms: &Terms, used: PeriodUsage) -> Self {
+        Self {
             period_index: terms.period.index,
             period_start: terms.period.start,
             period_end: terms.period.end,
-            forecasts_succeeded,
-            quota_taken,
+            forecasts_succeeded: used.forecasts_succeeded,
+            quota_taken: used.quota_taken,
             included_forecasts: terms.plan.included_forecasts(),
             hard_cap: terms.plan.forecast_cap().is_some(),
-        })
+        }
     }
 
     /// Whether the period has ended.

@@ -3,7 +3,8 @@
 use axum::extract::State;
 use axum::http::StatusCode;
 use chrono::{DateTime, Utc};
-use forecastle_store::{CacheKey, StoreError, TenantTx, dashboard, identity};
+use forecastle_store::dashboard::{self, Overview};
+use forecastle_store::{CacheKey, StoreError, TenantScope, identity};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -53,26 +54,21 @@ pub(crate) struct RecentForecast {
 #[utoipa::path(get, path = "/v1/dashboard", tag = "dashboard", responses((status = 200, body = Dashboard)))]
 pub(crate) async fn read(State(state): State<AppState>, caller: Caller) -> Result<Reply, ApiError> {
     let key = CacheKey::dashboard(caller.tenant);
-    let load = async {
-        let mut tx = state.db.tenant(caller.tenant).begin().await?;
-        load(&mut tx).await
-    };
+    let scope = state.db.tenant(caller.tenant);
+    let load = load(&scope);
     let found: Result<Dashboard, StoreError> =
         state.cache.get_or_load(&key, state.config.cache_ttl, load, |_| true).await;
     let mut dashboard = found?;
     if dashboard.usage.is_over(Utc::now()) {
         // Kept since before the period turned: its usage is the last period's.
-        let mut tx = state.db.tenant(caller.tenant).begin().await?;
-        dashboard = self::load(&mut tx).await?;
+        dashboard = self::load(&scope).await?;
     }
     Ok(Reply::json(StatusCode::OK, &dashboard))
 }
 
-async fn load(tx: &mut TenantTx) -> Result<Dashboard, StoreError> {
-    let terms = identity::terms(tx).await?;
-    let counts = dashboard::counts(tx).await?;
-    let recent = dashboard::recent_forecasts(tx).await?;
-    let usage = Usage::read(tx, &terms).await?;
+async fn load(scope: &TenantScope) -> Result<Dashboard, StoreError> {
+    let terms = identity::terms(scope).await?;
+    let Overview { counts, usage, recent } = dashboard::overview(scope, &terms.period).await?;
     let recent_forecasts = recent.into_iter().map(|forecast| RecentForecast {
         id: forecast.id().as_uuid(),
         scenario_name: forecast.scenario_name,
@@ -81,7 +77,7 @@ async fn load(tx: &mut TenantTx) -> Result<Dashboard, StoreError> {
         finished_at: forecast.finished_at,
     });
     Ok(Dashboard {
-        organization: terms.organization,
+        organization: terms.organization.clone(),
         plan: terms.plan.to_string(),
         scenarios: counts.scenarios,
         forecasts: ForecastCounts {
@@ -92,6 +88,6 @@ async fn load(tx: &mut TenantTx) -> Result<Dashboard, StoreError> {
             cancelled: counts.cancelled,
         },
         recent_forecasts: recent_forecasts.collect(),
-        usage,
+        usage: Usage::of(&terms, usage),
     })
 }

@@ -9,7 +9,7 @@ use forecastle_store::forecasts::{self, ForecastSummary, Requested};
 use forecastle_store::idempotency::IdempotentRequest;
 use forecastle_store::{CacheKey, StoreError, TenantTx};
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::value::RawValue;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -35,10 +35,10 @@ pub(crate) struct Forecast {
     head: ForecastItem,
     /// The scenario's input as it was when asked.
     #[schema(value_type = Object)]
-    input: Value,
+    input: Box<RawValue>,
     /// Null until it succeeds.
     #[schema(value_type = Option<Object>)]
-    result: Option<Value>,
+    result: Option<Box<RawValue>>,
 }
 
 /// A forecast in a list: all but its input and result.
@@ -175,10 +175,8 @@ fn accept(body: &[u8]) -> Result<ScenarioId, ApiError> {
 pub(crate) async fn read(State(state): State<AppState>, caller: Caller, PathId(id): PathId) -> Result<Reply, ApiError> {
     let id = ForecastId::from_uuid(id);
     let key = CacheKey::forecast(caller.tenant, id);
-    let load = async {
-        let mut tx = state.db.tenant(caller.tenant).begin().await?;
-        forecasts::read(&mut tx, id).await
-    };
+    let scope = state.db.tenant(caller.tenant);
+    let load = forecasts::read(&scope, id);
     // Only what can no longer change is kept.
     let is_final = |found: &Option<forecasts::Forecast>| found.as_ref().is_some_and(|f| f.summary.is_terminal());
     let found: Result<_, StoreError> = state.cache.get_or_load(&key, state.config.cache_ttl, load, is_final).await;

@@ -1,9 +1,12 @@
 //! What machines ask: alive, ready, metrics, the document, the public keys.
 
+use std::sync::LazyLock;
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
+use bytes::Bytes;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -56,7 +59,8 @@ pub(crate) async fn metrics(State(state): State<AppState>) -> impl IntoResponse 
     (status = 200, body = Object, content_type = "application/json"),
 ))]
 pub(crate) async fn openapi() -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, "application/json")], crate::openapi::openapi())
+    static DOCUMENT: LazyLock<Bytes> = LazyLock::new(|| Bytes::from(crate::openapi::openapi()));
+    ([(header::CONTENT_TYPE, "application/json")], DOCUMENT.clone())
 }
 
 /// Public keys of access tokens (RFC 7517).

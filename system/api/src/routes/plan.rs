@@ -35,8 +35,7 @@ pub(crate) struct PlanAnswer {
 pub(crate) async fn read(State(state): State<AppState>, caller: Caller) -> Result<Reply, ApiError> {
     let key = CacheKey::plan(caller.tenant);
     let load = async {
-        let mut tx = state.db.tenant(caller.tenant).begin().await?;
-        let terms = identity::terms(&mut tx).await?;
+        let terms = identity::terms(&state.db.tenant(caller.tenant)).await?;
         let (plan, currency) = (terms.plan, terms.currency);
         Ok(PlanAnswer {
             plan: plan.to_string(),

@@ -10,6 +10,7 @@ use forecastle_store::scenarios::{self, Created, Edited, ScenarioContent, Scenar
 use forecastle_store::{CacheKey, StoreError, TenantTx};
 use serde::Serialize;
 use serde_json::Value;
+use serde_json::value::RawValue;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -42,7 +43,7 @@ pub(crate) struct Scenario {
     notes: Option<String>,
     /// The forecast's input, as accepted.
     #[schema(value_type = Object)]
-    input: Value,
+    input: Box<RawValue>,
     /// 1 when created, one more with each edit; also the ETag.
     version: i32,
     created_at: DateTime<Utc>,
@@ -163,10 +164,8 @@ async fn store(tx: &mut TenantTx, content: &ScenarioContent) -> Result<Reply, Ap
 pub(crate) async fn read(State(state): State<AppState>, caller: Caller, PathId(id): PathId) -> Result<Reply, ApiError> {
     let id = ScenarioId::from_uuid(id);
     let key = CacheKey::scenario(caller.tenant, id);
-    let load = async {
-        let mut tx = state.db.tenant(caller.tenant).begin().await?;
-        scenarios::read(&mut tx, id).await
-    };
+    let scope = state.db.tenant(caller.tenant);
+    let load = scenarios::read(&scope, id);
     let found: Result<Option<scenarios::Scenario>, StoreError> =
         state.cache.get_or_load(&key, state.config.cache_ttl, load, Option::is_some).await;
     let scenario = found?.ok_or_else(ApiError::not_found)?;
@@ -234,8 +233,7 @@ async fn replace(
     (status = 400, body = Problem, content_type = "application/problem+json", description = "limit or cursor is wrong."),
 ))]
 pub(crate) async fn list(State(state): State<AppState>, caller: Caller, page: PageRequest) -> Result<Reply, ApiError> {
-    let mut tx = state.db.tenant(caller.tenant).begin().await?;
-    let found = scenarios::list(&mut tx, page.after, page.limit).await?;
+    let found = scenarios::list(&state.db.tenant(caller.tenant), page.after, page.limit).await?;
     let items = found.items.into_iter().map(ScenarioItem::from).collect();
     let page = ScenarioPage { items, next_cursor: found.next.as_ref().map(encode_cursor) };
     Ok(Reply::json(StatusCode::OK, &page))

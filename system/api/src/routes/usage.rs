@@ -2,7 +2,7 @@
 
 use axum::extract::State;
 use axum::http::StatusCode;
-use forecastle_store::identity;
+use forecastle_store::{dashboard, identity};
 
 use super::answers::Usage;
 use crate::error::ApiError;
@@ -13,8 +13,8 @@ use crate::state::AppState;
 /// Read the running period's usage.
 #[utoipa::path(get, path = "/v1/usage", tag = "billing", responses((status = 200, body = Usage)))]
 pub(crate) async fn read(State(state): State<AppState>, caller: Caller) -> Result<Reply, ApiError> {
-    let mut tx = state.db.tenant(caller.tenant).begin().await?;
-    let terms = identity::terms(&mut tx).await?;
-    let usage = Usage::read(&mut tx, &terms).await?;
+    let scope = state.db.tenant(caller.tenant);
+    let terms = identity::terms(&scope).await?;
+    let usage = Usage::of(&terms, dashboard::period_usage(&scope, &terms.period).await?);
     Ok(Reply::json(StatusCode::OK, &usage))
 }

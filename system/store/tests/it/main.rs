@@ -4,5 +4,6 @@ mod cache;
 mod mail;
 mod pool;
 mod queue;
+mod reads;
 mod support;
 mod tenancy;
