@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
-use forecastle_domain::TenantId;
+use forecastle_domain::{BillingTerms, TenantId};
 use forecastle_store::payments::{self, Payment, PaymentState};
-use forecastle_store::{Db, StoreError};
+use forecastle_store::{Db, StoreError, periods};
 
 use crate::provider::{ChargeAnswer, LookUp, Provider};
 
@@ -27,41 +27,40 @@ pub(crate) enum Collected {
     AlreadyRecorded,
     /// Still not known.
     Unknown,
-    /// The provider said no.
-    Failed,
+    /// The provider said no, and this run recorded it.
+    Declined,
 }
 
+/// Asks for the charge until the answer is clear, at most three times, and records it.
 pub(crate) async fn collect(
     db: &Db,
     provider: &Provider,
     tenant: TenantId,
     payment: &Payment,
-    token: Option<&str>,
+    terms: &BillingTerms,
 ) -> Result<Collected, StoreError> {
-    let Some(token) = token else {
-        record(db, tenant, payment, &Answer::Failed).await?;
-        return Ok(Collected::Failed);
-    };
+    let record = async |answer: Answer| record(db, tenant, payment, &answer, terms).await;
+    let Some(token) = payment.payment_token.as_deref() else { return record(Answer::Declined).await };
     let mut ask_first = payment.state == PaymentState::Unknown;
     for _ in 0..CHARGE_ROUNDS_MAX {
         if ask_first && let Some(id) = find(provider, payment).await {
-            return record(db, tenant, payment, &Answer::Charged(id)).await;
+            return record(Answer::Charged(id)).await;
         }
         match provider.charge(payment, token).await {
             ChargeAnswer::Charged { provider_charge_id } => {
-                return record(db, tenant, payment, &Answer::Charged(provider_charge_id)).await;
+                return record(Answer::Charged(provider_charge_id)).await;
             }
-            ChargeAnswer::Declined => return record(db, tenant, payment, &Answer::Failed).await,
+            ChargeAnswer::Declined => return record(Answer::Declined).await,
             ChargeAnswer::Unclear => {
                 // Written before the question: a run killed here leaves "unknown", not "intended".
-                record(db, tenant, payment, &Answer::Unknown).await?;
+                record(Answer::Unknown).await?;
                 metrics::counter!("forecastle_charges_unclear_total").increment(1);
                 ask_first = true;
             }
         }
     }
     match find(provider, payment).await {
-        Some(id) => record(db, tenant, payment, &Answer::Charged(id)).await,
+        Some(id) => record(Answer::Charged(id)).await,
         None => Ok(Collected::Unknown),
     }
 }
@@ -85,14 +84,20 @@ async fn find(provider: &Provider, payment: &Payment) -> Option<String> {
 enum Answer {
     Charged(String),
     Unknown,
-    Failed,
+    Declined,
 }
 
 /// Safe to repeat, so a lost answer of the database is simply tried again.
-async fn record(db: &Db, tenant: TenantId, payment: &Payment, answer: &Answer) -> Result<Collected, StoreError> {
+async fn record(
+    db: &Db,
+    tenant: TenantId,
+    payment: &Payment,
+    answer: &Answer,
+    terms: &BillingTerms,
+) -> Result<Collected, StoreError> {
     let mut pause = PAUSE_MIN;
     for _ in 1..RECORD_TRIES_MAX {
-        match record_once(db, tenant, payment, answer).await {
+        match record_once(db, tenant, payment, answer, terms).await {
             Err(error) if error.is_unavailable() => {
                 tracing::warn!(error = %error, "record payment");
                 tokio::time::sleep(pause).await;
@@ -101,27 +106,31 @@ async fn record(db: &Db, tenant: TenantId, payment: &Payment, answer: &Answer) -
             outcome => return outcome,
         }
     }
-    record_once(db, tenant, payment, answer).await
+    record_once(db, tenant, payment, answer, terms).await
 }
 
-async fn record_once(db: &Db, tenant: TenantId, payment: &Payment, answer: &Answer) -> Result<Collected, StoreError> {
+async fn record_once(
+    db: &Db,
+    tenant: TenantId,
+    payment: &Payment,
+    answer: &Answer,
+    terms: &BillingTerms,
+) -> Result<Collected, StoreError> {
     let mut tx = db.tenant(tenant).begin().await?;
+    periods::lock_tenant(&mut tx).await?;
     let outcome = match answer {
-        Answer::Charged(id) => {
-            if payments::record_success(&mut tx, payment, id).await? {
-                Collected::Charged
-            } else {
-                Collected::AlreadyRecorded
-            }
-        }
+        Answer::Charged(id) => match payments::record_success(&mut tx, payment, id).await? {
+            true => Collected::Charged,
+            false => Collected::AlreadyRecorded,
+        },
         Answer::Unknown => {
             payments::record_unknown(&mut tx, payment.payment_id).await?;
             Collected::Unknown
         }
-        Answer::Failed => {
-            payments::record_failure(&mut tx, payment.payment_id).await?;
-            Collected::Failed
-        }
+        Answer::Declined => match payments::record_decline(&mut tx, payment, terms).await? {
+            true => Collected::Declined,
+            false => Collected::AlreadyRecorded,
+        },
     };
     tx.commit().await?;
     Ok(outcome)

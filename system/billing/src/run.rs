@@ -1,25 +1,29 @@
 //! The billing run over all tenants, a bounded number at a time.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use forecastle_domain::TenantId;
-use forecastle_store::{Db, StoreError, periods};
+use forecastle_domain::{BillingTerms, ChargePurpose, InvoiceId, TenantId};
+use forecastle_store::{Cache, CacheKey, Db, StoreError, periods};
 use serde::Serialize;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::charge::{Collected, collect};
 use crate::provider::Provider;
-use crate::tenant_books::{Books, BooksError, bring_up_to};
+use crate::tenant_books::{BooksError, Step, advance};
 
 /// Tries for one tenant while the database does not answer.
 const TENANT_TRIES_MAX: u32 = 5;
 /// First pause between them; doubles.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 
-/// What a run did. `unknown`, `failed` and `incomplete` say what is left for another run.
+/// Steps of one tenant in one run: each ends with a charge, and a period has few of those.
+const STEPS_MAX: u32 = 50_000;
+
+/// What a run did. `unknown`, `incomplete` and `mismatched` say what is left for another run, or for a person.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct RunSummary {
     /// Invoices drafted.
@@ -30,19 +34,24 @@ pub struct RunSummary {
     pub charged: u64,
     /// Payments of which it is not known whether they were taken.
     pub unknown: u64,
-    /// Payments the provider refused.
+    /// Charges this run recorded as declined; their dunning goes on by itself.
     pub failed: u64,
-    /// Missing periods found behind newer ones, and drafted; more than 0 means an earlier run had a bug.
+    /// Missing periods and postings found behind newer ones, and made; more than 0 means that an earlier
+    /// run had a bug.
     pub healed: u64,
     /// Tenants that could not be brought to the time.
     pub incomplete: u64,
+    /// Invoices given up.
+    pub written_off: u64,
+    /// Contradictions between invoices, payments and ledger; more than 0 means a bug.
+    pub mismatched: u64,
 }
 
 impl RunSummary {
     /// Whether nothing is left to be done for this time.
     #[must_use]
     pub const fn is_complete(&self) -> bool {
-        self.unknown == 0 && self.failed == 0 && self.incomplete == 0
+        self.unknown == 0 && self.incomplete == 0 && self.mismatched == 0
     }
 
     const fn add(&mut self, other: &Self) {
@@ -53,39 +62,147 @@ impl RunSummary {
         self.failed += other.failed;
         self.healed += other.healed;
         self.incomplete += other.incomplete;
+        self.written_off += other.written_off;
+        self.mismatched += other.mismatched;
+    }
+
+    /// Counts it, and calls for somebody where there was a bug.
+    fn announce(&self) {
+        for (name, count) in [
+            ("forecastle_billing_drafted_total", self.drafted),
+            ("forecastle_billing_issued_total", self.issued),
+            ("forecastle_billing_charged_total", self.charged),
+            ("forecastle_billing_unknown_total", self.unknown),
+            ("forecastle_billing_declined_total", self.failed),
+            ("forecastle_billing_healed_total", self.healed),
+            ("forecastle_billing_incomplete_total", self.incomplete),
+            ("forecastle_billing_written_off_total", self.written_off),
+            ("forecastle_billing_mismatched_total", self.mismatched),
+        ] {
+            metrics::counter!(name).increment(count);
+        }
+        if self.healed > 0 {
+            tracing::error!(healed = self.healed, "missing billing periods or postings found and made");
+        }
+        if self.mismatched > 0 {
+            tracing::error!(mismatched = self.mismatched, "invoices, payments and ledger contradict one another");
+        }
     }
 }
 
-/// Brings every tenant to `as_of`, `at_once` of them side by side (at least 1). Safe to repeat, to run
-/// twice at the same time, and to kill.
-///
-/// # Errors
-/// Only if the list of tenants cannot be read; one tenant's trouble is counted as `incomplete`.
-pub async fn run_to(
-    db: &Db,
-    provider: &Provider,
-    as_of: DateTime<Utc>,
-    at_once: usize,
-) -> Result<RunSummary, StoreError> {
-    let tenants = list_tenants(db, as_of).await?;
-    let slots = Arc::new(Semaphore::new(at_once.max(1)));
-    let mut tasks = JoinSet::new();
-    let mut summary = RunSummary::default();
-    for tenant in tenants {
-        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { break };
-        let (db, provider) = (db.clone(), provider.clone());
-        tasks.spawn(async move {
-            let _slot = slot;
-            bill_tenant(&db, &provider, tenant, as_of).await
-        });
-        while let Some(done) = tasks.try_join_next() {
-            summary.add(&done.unwrap_or(RunSummary { incomplete: 1, ..RunSummary::default() }));
+/// Everything a run works with. Cheap to clone.
+#[derive(Clone)]
+pub struct BillingRun {
+    /// The database; needs a connection for each tenant at work.
+    pub db: Db,
+    /// Who takes the money.
+    pub provider: Provider,
+    /// The durations.
+    pub terms: BillingTerms,
+    /// Tenants brought forward side by side; at least 1.
+    pub at_once: usize,
+    /// Where cached plans are deleted when they change; without it they last their time, 10 s.
+    pub cache: Option<Cache>,
+}
+
+impl BillingRun {
+    /// Brings every tenant to `as_of`. Safe to repeat, to run twice at the same time, and to kill.
+    ///
+    /// # Errors
+    /// Only if the list of tenants cannot be read; one tenant's trouble is counted as `incomplete`.
+    pub async fn to(&self, as_of: DateTime<Utc>) -> Result<RunSummary, StoreError> {
+        let tenants = list_tenants(&self.db, as_of).await?;
+        let slots = Arc::new(Semaphore::new(self.at_once.max(1)));
+        let mut tasks = JoinSet::new();
+        let mut summary = RunSummary::default();
+        let died = RunSummary { incomplete: 1, ..RunSummary::default() };
+        for tenant in tenants {
+            let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { break };
+            let run = self.clone();
+            tasks.spawn(async move {
+                let _slot = slot;
+                run.bill_tenant(tenant, as_of).await
+            });
+            while let Some(done) = tasks.try_join_next() {
+                summary.add(&done.unwrap_or(died));
+            }
         }
+        while let Some(done) = tasks.join_next().await {
+            summary.add(&done.unwrap_or(died));
+        }
+        summary.announce();
+        Ok(summary)
     }
-    while let Some(done) = tasks.join_next().await {
-        summary.add(&done.unwrap_or(RunSummary { incomplete: 1, ..RunSummary::default() }));
+
+    async fn bill_tenant(&self, tenant: TenantId, as_of: DateTime<Utc>) -> RunSummary {
+        let mut summary = RunSummary::default();
+        let mut blocked = BTreeSet::new();
+        for _ in 0..STEPS_MAX {
+            let step = match self.advance_patiently(tenant, as_of, &blocked).await {
+                Ok(step) => step,
+                Err(error) => {
+                    tracing::error!(error = %error, "bring a tenant's books up to date");
+                    break;
+                }
+            };
+            summary.drafted += step.drafted;
+            summary.issued += step.issued;
+            summary.healed += step.healed;
+            summary.written_off += step.written_off;
+            summary.mismatched += step.mismatched;
+            let mut plan_changed = step.plan_changed;
+            for payment in &step.to_collect {
+                match collect(&self.db, &self.provider, tenant, payment, &self.terms).await {
+                    Ok(Collected::Charged) => {
+                        summary.charged += 1;
+                        plan_changed |= payment.purpose != ChargePurpose::Invoice;
+                    }
+                    Ok(Collected::AlreadyRecorded) => {}
+                    Ok(Collected::Declined) => {
+                        summary.failed += 1;
+                        plan_changed = true;
+                    }
+                    Ok(Collected::Unknown) => {
+                        summary.unknown += 1;
+                        blocked.insert(payment.invoice_id);
+                    }
+                    Err(error) => {
+                        tracing::error!(error = %error, "collect a payment");
+                        summary.unknown += 1;
+                        blocked.insert(payment.invoice_id);
+                    }
+                }
+            }
+            if plan_changed && let Some(cache) = &self.cache {
+                cache.delete(&[CacheKey::plan(tenant), CacheKey::dashboard(tenant)]).await;
+            }
+            if step.is_last {
+                return summary;
+            }
+        }
+        summary.incomplete = 1;
+        summary
     }
-    Ok(summary)
+
+    async fn advance_patiently(
+        &self,
+        tenant: TenantId,
+        as_of: DateTime<Utc>,
+        blocked: &BTreeSet<InvoiceId>,
+    ) -> Result<Step, BooksError> {
+        let mut pause = PAUSE_MIN;
+        for _ in 1..TENANT_TRIES_MAX {
+            match advance(&self.db, tenant, as_of, &self.terms, blocked).await {
+                Err(BooksError::Store(error)) if error.is_unavailable() => {
+                    tracing::warn!(error = %error, "bring a tenant's books up to date");
+                    tokio::time::sleep(pause).await;
+                    pause *= 2;
+                }
+                outcome => return outcome,
+            }
+        }
+        advance(&self.db, tenant, as_of, &self.terms, blocked).await
+    }
 }
 
 async fn list_tenants(db: &Db, as_of: DateTime<Utc>) -> Result<Vec<TenantId>, StoreError> {
@@ -101,47 +218,4 @@ async fn list_tenants(db: &Db, as_of: DateTime<Utc>) -> Result<Vec<TenantId>, St
         }
     }
     periods::billing_tenants(db, as_of).await
-}
-
-async fn bill_tenant(db: &Db, provider: &Provider, tenant: TenantId, as_of: DateTime<Utc>) -> RunSummary {
-    let mut summary = RunSummary::default();
-    let books = match bring_up_patiently(db, tenant, as_of).await {
-        Ok(books) => books,
-        Err(error) => {
-            tracing::error!(error = %error, "bring a tenant's books up to date");
-            summary.incomplete = 1;
-            return summary;
-        }
-    };
-    summary.drafted = books.drafted;
-    summary.issued = books.issued;
-    summary.healed = books.healed;
-    for payment in &books.to_collect {
-        match collect(db, provider, tenant, payment, books.payment_token.as_deref()).await {
-            Ok(Collected::Charged) => summary.charged += 1,
-            Ok(Collected::AlreadyRecorded) => {}
-            Ok(Collected::Unknown) => summary.unknown += 1,
-            Ok(Collected::Failed) => summary.failed += 1,
-            Err(error) => {
-                tracing::error!(error = %error, "collect a payment");
-                summary.unknown += 1;
-            }
-        }
-    }
-    summary
-}
-
-async fn bring_up_patiently(db: &Db, tenant: TenantId, as_of: DateTime<Utc>) -> Result<Books, BooksError> {
-    let mut pause = PAUSE_MIN;
-    for _ in 1..TENANT_TRIES_MAX {
-        match bring_up_to(db, tenant, as_of).await {
-            Err(BooksError::Store(error)) if error.is_unavailable() => {
-                tracing::warn!(error = %error, "bring a tenant's books up to date");
-                tokio::time::sleep(pause).await;
-                pause *= 2;
-            }
-            outcome => return outcome,
-        }
-    }
-    bring_up_to(db, tenant, as_of).await
 }

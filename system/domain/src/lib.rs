@@ -4,6 +4,7 @@
 //! draws in, and get the same answer for the same arguments.
 
 pub mod credentials;
+pub mod dunning;
 pub mod ids;
 pub mod invoice;
 pub mod job;
@@ -16,6 +17,7 @@ pub mod role;
 mod text_enum;
 
 pub use credentials::{CredentialError, Email, Password};
+pub use dunning::{AfterDecline, BillingTerms, ChargePurpose, SCHEDULED_CHARGES};
 pub use ids::{ForecastId, InvoiceId, PaymentId, ScenarioId, SessionId, TenantId, UsageEventId, UserId};
 pub use invoice::{
     EndedPeriod, InvoiceDraft, InvoiceKind, InvoiceLine, InvoiceState, LineKind, SubscriptionCharge,

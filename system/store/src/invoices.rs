@@ -11,18 +11,85 @@ use uuid::Uuid;
 
 use crate::error::StoreError;
 use crate::scope::TenantTx;
+use crate::{credit_notes, ledger};
 
-/// An invoice's place in the run.
+/// An invoice that is not settled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct InvoiceStanding {
+pub struct OpenInvoice {
     /// The invoice.
     pub invoice_id: InvoiceId,
-    /// Index of the period that starts with it.
-    pub period_index: u32,
-    /// Where it stands.
-    pub state: InvoiceState,
+    /// Issued, else a draft.
+    pub is_issued: bool,
     /// When it may be issued.
     pub issue_due_at: DateTime<Utc>,
+    /// Declined charges of its schedule so far.
+    pub dunning_step: u32,
+    /// When the next charge of its schedule is due, if there is one.
+    pub next_attempt_at: Option<DateTime<Utc>>,
+    /// When it is given up, after the last one.
+    pub give_up_at: Option<DateTime<Utc>>,
+}
+
+#[derive(FromRow)]
+struct OpenRow {
+    invoice_id: Uuid,
+    state: String,
+    issue_due_at: DateTime<Utc>,
+    issued_at: Option<DateTime<Utc>>,
+    dunning_step: i32,
+    next_attempt_at: Option<DateTime<Utc>>,
+    give_up_at: Option<DateTime<Utc>>,
+}
+
+impl From<OpenRow> for OpenInvoice {
+    fn from(row: OpenRow) -> Self {
+        Self {
+            invoice_id: row.invoice_id.into(),
+            is_issued: row.state == "issued",
+            issue_due_at: row.issue_due_at,
+            dunning_step: u32::try_from(row.dunning_step).unwrap_or(0),
+            next_attempt_at: match row.give_up_at {
+                // At issue, where no other time is written.
+                None => row.next_attempt_at.or(row.issued_at),
+                Some(_) => None,
+            },
+            give_up_at: row.give_up_at,
+        }
+    }
+}
+
+/// Every issued invoice of the tenant that waits for money, the oldest first.
+///
+/// # Errors
+/// As [`StoreError`] says.
+pub async fn issued(tx: &mut TenantTx) -> Result<Vec<OpenInvoice>, StoreError> {
+    let query = sqlx::query_as(
+        "SELECT invoice_id, state, issue_due_at, issued_at, dunning_step, next_attempt_at, give_up_at
+         FROM app.invoices WHERE tenant_id = $1 AND state = 'issued' ORDER BY issue_due_at, number",
+    );
+    let rows: Vec<OpenRow> = tx.all(query.bind(tx.tenant_id().as_uuid())).await?;
+    Ok(rows.into_iter().map(OpenInvoice::from).collect())
+}
+
+/// A period's subscription invoice, and whether it is a draft; `None` if it has none.
+///
+/// # Errors
+/// As [`StoreError`] says.
+pub async fn of_period(
+    tx: &mut TenantTx,
+    period_index: u32,
+) -> Result<Option<(OpenInvoice, InvoiceState)>, StoreError> {
+    let query = sqlx::query_as(
+        "SELECT invoice_id, state, issue_due_at, issued_at, dunning_step, next_attempt_at, give_up_at
+         FROM app.invoices WHERE tenant_id = $1 AND kind = 'subscription' AND period_index = $2",
+    );
+    let index = i32::try_from(period_index).unwrap_or(i32::MAX);
+    let row: Option<OpenRow> = tx.optional(query.bind(tx.tenant_id().as_uuid()).bind(index)).await?;
+    row.map(|row| {
+        let state = row.state.parse().map_err(|_| StoreError::Corrupt { what: "invoices.state" })?;
+        Ok((row.into(), state))
+    })
+    .transpose()
 }
 
 /// Which of a period's invoices one is; unique with tenant and period.
@@ -55,37 +122,6 @@ pub async fn next_proration(tx: &mut TenantTx, period_index: u32) -> Result<Invo
         kind: InvoiceKind::Proration,
         sequence: sequence.ok_or(StoreError::Corrupt { what: "invoices.sequence" })?,
     })
-}
-
-#[derive(FromRow)]
-struct StandingRow {
-    invoice_id: Uuid,
-    period_index: i32,
-    state: String,
-    issue_due_at: DateTime<Utc>,
-}
-
-/// Every subscription invoice of the tenant, by period.
-///
-/// # Errors
-/// As [`StoreError`] says.
-pub async fn standings(tx: &mut TenantTx) -> Result<Vec<InvoiceStanding>, StoreError> {
-    let query = sqlx::query_as(
-        "SELECT invoice_id, period_index, state, issue_due_at FROM app.invoices
-         WHERE tenant_id = $1 AND kind = 'subscription' ORDER BY period_index",
-    );
-    let rows: Vec<StandingRow> = tx.all(query.bind(tx.tenant_id().as_uuid())).await?;
-    rows.into_iter()
-        .map(|row| {
-            Ok(InvoiceStanding {
-                invoice_id: row.invoice_id.into(),
-                period_index: u32::try_from(row.period_index)
-                    .map_err(|_| StoreError::Corrupt { what: "invoices.period_index" })?,
-                state: row.state.parse().map_err(|_| StoreError::Corrupt { what: "invoices.state" })?,
-                issue_due_at: row.issue_due_at,
-            })
-        })
-        .collect()
 }
 
 /// Stores a draft for a period, dated at `drafted_at`: the period's start for its subscription, the change
@@ -124,8 +160,17 @@ pub async fn insert_draft(
     put_lines(tx, invoice, &draft.lines).await
 }
 
-/// Issues a draft with its final lines: gives it the tenant's next number and dates it at `issued_at`.
-/// Returns the number.
+/// What issuing gave an invoice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Issued {
+    /// The tenant's next number.
+    pub number: i64,
+    /// What is owed after the customer's credit was used for it; 0: it is paid.
+    pub due_minor: i64,
+}
+
+/// Issues a draft with its final lines: gives it the tenant's next number, dates it at `issued_at`, posts it,
+/// and uses the customer's credit for it.
 ///
 /// # Errors
 /// `NotFound` if it is no draft any more (another run issued it); else as [`StoreError`] says.
@@ -134,26 +179,27 @@ pub async fn issue(
     invoice: InvoiceId,
     draft: &InvoiceDraft,
     issued_at: DateTime<Utc>,
-) -> Result<i64, StoreError> {
+) -> Result<Issued, StoreError> {
     put_lines(tx, invoice, &draft.lines).await?;
     let query = sqlx::query_as(
         "WITH taken AS (
              UPDATE app.tenants SET next_invoice_number = next_invoice_number + 1
              WHERE tenant_id = $1 RETURNING next_invoice_number - 1 AS number)
          UPDATE app.invoices i
-         SET state = 'issued', number = taken.number, issued_at = $3, tax_minor = $4, total_minor = $5
+         SET state = 'issued', number = taken.number, issued_at = $3, tax_minor = $4, total_minor = $5,
+             next_attempt_at = $3
          FROM taken
          WHERE i.tenant_id = $1 AND i.invoice_id = $2 AND i.state = 'draft'
          RETURNING i.number",
     );
-    let query = query
-        .bind(tx.tenant_id().as_uuid())
-        .bind(invoice.as_uuid())
-        .bind(issued_at)
-        .bind(tax_minor(&draft.lines))
-        .bind(draft.total.amount_minor);
+    let (currency, total_minor) = (draft.total.currency, draft.total.amount_minor);
+    let tax_minor = tax_minor(&draft.lines);
+    let query =
+        query.bind(tx.tenant_id().as_uuid()).bind(invoice.as_uuid()).bind(issued_at).bind(tax_minor).bind(total_minor);
     let (number,): (i64,) = tx.one(query).await?;
-    Ok(number)
+    ledger::post_invoice_issued(tx, invoice, currency, total_minor, tax_minor).await?;
+    let due_minor = credit_notes::apply_balance(tx, invoice, currency, total_minor).await?;
+    Ok(Issued { number, due_minor })
 }
 
 /// Marks an issued invoice as paid; `false` if it was not waiting for money.
@@ -162,7 +208,7 @@ pub async fn issue(
 /// As [`StoreError`] says.
 pub async fn mark_paid(tx: &mut TenantTx, invoice: InvoiceId) -> Result<bool, StoreError> {
     let query = sqlx::query(
-        "UPDATE app.invoices SET state = 'paid', paid_at = greatest(now(), issued_at)
+        "UPDATE app.invoices SET state = 'paid', paid_at = greatest(now(), issued_at), next_attempt_at = NULL
          WHERE tenant_id = $1 AND invoice_id = $2 AND state = 'issued'",
     );
     let query = query.bind(tx.tenant_id().as_uuid()).bind(invoice.as_uuid());

@@ -4,6 +4,7 @@
 use forecastle_domain::{Currency, InvoiceId, PaymentId};
 use uuid::Uuid;
 
+use crate::credit_notes::CreditNote;
 use crate::error::StoreError;
 use crate::scope::TenantTx;
 
@@ -54,7 +55,56 @@ pub async fn post_payment_received(
     post(tx, "payment_received", payment.as_uuid(), currency, &entries).await
 }
 
-/// Entries of nothing are left out.
+/// An invoice was corrected: less was earned, less tax is due, and what of it was not owed any more is owed
+/// to the customer.
+///
+/// # Errors
+/// `Conflict` if it was posted already; else as [`StoreError`] says.
+pub async fn post_credit_note(
+    tx: &mut TenantTx,
+    credit_note: Uuid,
+    currency: Currency,
+    tax_minor: i64,
+    note: &CreditNote,
+) -> Result<(), StoreError> {
+    let entries = [
+        debit("revenue", note.total_minor - tax_minor),
+        debit("tax_payable", tax_minor),
+        credit("accounts_receivable", note.to_receivable_minor),
+        credit("customer_credit", note.to_balance_minor),
+    ];
+    post(tx, "credit_note", credit_note, currency, &entries).await
+}
+
+/// The customer's credit paid for an invoice, or for a part of it.
+///
+/// # Errors
+/// `Conflict` if it was posted already; else as [`StoreError`] says.
+pub async fn post_credit_applied(
+    tx: &mut TenantTx,
+    invoice: InvoiceId,
+    currency: Currency,
+    amount_minor: i64,
+) -> Result<(), StoreError> {
+    let entries = [debit("customer_credit", amount_minor), credit("accounts_receivable", amount_minor)];
+    post(tx, "credit_applied", invoice.as_uuid(), currency, &entries).await
+}
+
+/// An invoice was given up: what it owed is lost.
+///
+/// # Errors
+/// `Conflict` if it was posted already; else as [`StoreError`] says.
+pub async fn post_written_off(
+    tx: &mut TenantTx,
+    invoice: InvoiceId,
+    currency: Currency,
+    amount_minor: i64,
+) -> Result<(), StoreError> {
+    let entries = [debit("bad_debt", amount_minor), credit("accounts_receivable", amount_minor)];
+    post(tx, "written_off", invoice.as_uuid(), currency, &entries).await
+}
+
+/// Entries of nothing are left out; a negative amount stands on the other side.
 async fn post(
     tx: &mut TenantTx,
     kind: &'static str,
@@ -62,7 +112,11 @@ async fn post(
     currency: Currency,
     entries: &[Entry],
 ) -> Result<(), StoreError> {
-    let written: Vec<&Entry> = entries.iter().filter(|e| e.debit_minor != 0 || e.credit_minor != 0).collect();
+    let entries = entries.iter().map(|e| {
+        let net = e.debit_minor - e.credit_minor;
+        Entry { account: e.account, debit_minor: net.max(0), credit_minor: (-net).max(0) }
+    });
+    let written: Vec<Entry> = entries.filter(|e| e.debit_minor != e.credit_minor).collect();
     let query = sqlx::query(
         "INSERT INTO app.ledger_entries
              (tenant_id, entry_id, posting_kind, posting_ref, account, currency, debit_minor, credit_minor, posted_at)

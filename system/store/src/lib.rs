@@ -3,8 +3,12 @@
 //! PostgreSQL is the truth; Redis only answers faster. Tenant tables are reached through
 //! [`scope::TenantScope`] alone.
 
+pub mod books_check;
 pub mod cache;
+pub mod closings;
+pub mod credit_notes;
 pub mod dashboard;
+pub mod dunning;
 pub mod error;
 pub mod forecasts;
 pub mod idempotency;

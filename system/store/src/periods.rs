@@ -24,8 +24,6 @@ pub struct BillingProfile {
     pub tax_rate_ppm: i64,
     /// Where its periods begin.
     pub calendar: BillingCalendar,
-    /// The provider's token; absent on FREE.
-    pub payment_token: Option<String>,
 }
 
 #[derive(FromRow)]
@@ -35,7 +33,6 @@ struct ProfileRow {
     tax_rate_ppm: i64,
     time_zone: String,
     anchor_date: NaiveDate,
-    payment_token: Option<String>,
 }
 
 /// Reads the tenant's profile and makes every other billing transaction of this tenant wait. Ordinary
@@ -45,7 +42,7 @@ struct ProfileRow {
 /// `NotFound` if there is no such tenant; `Timeout` if another run holds it too long.
 pub async fn lock_profile(tx: &mut TenantTx) -> Result<BillingProfile, StoreError> {
     let query = sqlx::query_as(
-        "SELECT plan, currency, tax_rate_ppm, time_zone, anchor_date, payment_token
+        "SELECT plan, currency, tax_rate_ppm, time_zone, anchor_date
          FROM app.tenants WHERE tenant_id = $1 FOR NO KEY UPDATE",
     );
     let row: ProfileRow = tx.one(query.bind(tx.tenant_id().as_uuid())).await?;
@@ -58,8 +55,17 @@ pub async fn lock_profile(tx: &mut TenantTx) -> Result<BillingProfile, StoreErro
             parse_zone(&row.time_zone).map_err(|_| StoreError::Corrupt { what: "tenants.time_zone" })?,
             row.anchor_date,
         ),
-        payment_token: row.payment_token,
     })
+}
+
+/// Makes every other billing transaction of this tenant wait until this one ends.
+///
+/// # Errors
+/// As [`lock_profile`].
+pub async fn lock_tenant(tx: &mut TenantTx) -> Result<(), StoreError> {
+    let query = sqlx::query_as("SELECT true FROM app.tenants WHERE tenant_id = $1 FOR NO KEY UPDATE");
+    let _: (bool,) = tx.one(query.bind(tx.tenant_id().as_uuid())).await?;
+    Ok(())
 }
 
 /// Every tenant that had signed up at `as_of`, by id.

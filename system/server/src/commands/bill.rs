@@ -3,33 +3,31 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
-use chrono::Utc;
-use forecastle_billing::{Provider, run_to};
-use forecastle_store::Db;
+use chrono::{TimeDelta, Utc};
+use forecastle_billing::{BillingRun, BillingTerms, Provider};
+use forecastle_store::{Cache, CacheOptions, Db};
+use serde_json::json;
 
 use crate::cli::BillArgs;
 use crate::commands::announce;
 use crate::exit_code::ExitCode;
-use crate::shutdown;
+use crate::{metrics_listener, shutdown};
 
 /// Connections beyond one for each tenant at work.
 const POOL_BEYOND_TENANTS: u32 = 2;
 
 /// Bills once or for ever; after SIGTERM the run under way is let go, which is safe anywhere.
 pub(crate) async fn run(args: BillArgs) -> anyhow::Result<ExitCode> {
-    let db =
-        Db::open(args.db.options(&args.instance, args.parallel + POOL_BEYOND_TENANTS)).context("open database pool")?;
-    let provider = Provider::new(&args.provider_url, Duration::from_millis(args.provider_timeout_ms))
-        .context("open payment provider")?;
+    let run = open(&args)?;
+    if let Some(listen) = args.metrics_listen {
+        let address = metrics_listener::start(listen).await?;
+        announce(&json!({ "event": "ready", "instance": args.instance, "metrics": address.to_string() }))?;
+    }
     let once = args.once || args.as_of.is_some();
     let billing = async {
         loop {
-            let as_of = args.as_of.unwrap_or_else(Utc::now);
-            match run_to(&db, &provider, as_of, args.parallel as usize).await {
+            match run.to(args.as_of.unwrap_or_else(Utc::now)).await {
                 Ok(summary) => {
-                    if summary.healed > 0 {
-                        tracing::error!(healed = summary.healed, "missing billing periods found and drafted");
-                    }
                     announce(&serde_json::to_value(summary)?)?;
                     if once {
                         let done = summary.is_complete();
@@ -46,4 +44,24 @@ pub(crate) async fn run(args: BillArgs) -> anyhow::Result<ExitCode> {
         outcome = billing => outcome,
         () = shutdown::requested() => Ok(ExitCode::Done),
     }
+}
+
+fn open(args: &BillArgs) -> anyhow::Result<BillingRun> {
+    let db =
+        Db::open(args.db.options(&args.instance, args.parallel + POOL_BEYOND_TENANTS)).context("open database pool")?;
+    let provider = Provider::new(&args.provider_url, Duration::from_millis(args.provider_timeout_ms))
+        .context("open payment provider")?;
+    let cache = match &args.redis_url {
+        Some(redis_url) => {
+            let timeout = Duration::from_millis(args.redis_timeout_ms);
+            Some(Cache::open(&CacheOptions { redis_url: redis_url.clone(), timeout }).context("open cache")?)
+        }
+        None => None,
+    };
+    let terms = BillingTerms {
+        issue_after: TimeDelta::seconds(args.issue_after_s),
+        retry_after: args.retry_after_s.0.map(TimeDelta::seconds),
+        give_up_after: TimeDelta::seconds(args.give_up_after_s),
+    };
+    Ok(BillingRun { db, provider, terms, at_once: args.parallel as usize, cache })
 }
