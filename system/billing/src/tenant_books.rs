@@ -79,16 +79,16 @@ pub(crate) async fn advance(
 ) -> Result<Step, BooksError> {
     let mut tx = db.tenant(tenant).begin().await?;
     let profile = periods::lock_profile(&mut tx).await?;
-    let mut step = Step::default();
 
     // What may have taken money already is settled before anything else is decided.
-    step.to_collect = payments::open(&mut tx).await?;
-    step.to_collect.retain(|payment| !blocked.contains(&payment.invoice_id));
-    if !step.to_collect.is_empty() {
+    let mut to_collect = payments::open(&mut tx).await?;
+    to_collect.retain(|payment| !blocked.contains(&payment.invoice_id));
+    if !to_collect.is_empty() {
         tx.rollback().await;
-        return Ok(step);
+        return Ok(Step { to_collect, ..Step::default() });
     }
 
+    let mut step = Step::default();
     let mut timeline = Timeline::read(&mut tx, profile).await?;
     while let Some((at, due)) = timeline.next_due(&mut tx, terms, blocked).await? {
         if at > as_of {
