@@ -21,4 +21,4 @@ mod uncertainty;
 
 pub use field_error::FieldError;
 pub use input::{Cost, Revenue, Uncertainty, ValidScenario, validate};
-pub use run::{ENGINE_VERSION, ForecastError, ForecastOutcome, run};
+pub use run::{ENGINE_VERSION, ForecastError, ForecastOutcome, run, run_reporting};

@@ -8,7 +8,7 @@ use crate::hash::result_hash;
 use crate::input::{Uncertainty, ValidScenario, validate};
 use crate::model::{Exact, Stopped, compute};
 use crate::result::{OutOfRange, Printer, UncertaintyResult};
-use crate::uncertainty::simulate;
+use crate::uncertainty::{Watch, simulate};
 
 /// Part of every result and hash; changes whenever any input's result would.
 pub const ENGINE_VERSION: &str = "1";
@@ -56,11 +56,26 @@ impl From<OutOfRange> for ForecastError {
 /// # Errors
 /// `Invalid` and `AmountOutOfRange` for good; `Stopped` on request.
 pub fn run(input: &Value, threads: usize, should_stop: &dyn Fn() -> bool) -> Result<ForecastOutcome, ForecastError> {
+    run_reporting(input, threads, should_stop, &|_| {})
+}
+
+/// As [`run`], and tells `progress` now and then, from the calling thread, how much of a simulation is
+/// done: 0 to 99 percent, never less than before. What it is told leaves no trace in the outcome.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_reporting(
+    input: &Value,
+    threads: usize,
+    should_stop: &dyn Fn() -> bool,
+    progress: &dyn Fn(u8),
+) -> Result<ForecastOutcome, ForecastError> {
     let scenario = validate(input).map_err(ForecastError::Invalid)?;
     let mut tens = Tens::new();
     let exact = compute(&scenario, &mut tens, should_stop)?;
+    let watch = Watch { should_stop, progress };
     let uncertainty = match &scenario.uncertainty {
-        Some(uncertainty) => Some(spread_out(&scenario, uncertainty, &exact, &mut tens, threads, should_stop)?),
+        Some(uncertainty) => Some(spread_out(&scenario, uncertainty, &exact, &mut tens, threads, &watch)?),
         None => None,
     };
     let mut printer = Printer { digits: scenario.minor_digits, tens: &mut tens };
@@ -76,12 +91,12 @@ fn spread_out(
     exact: &Exact,
     tens: &mut Tens,
     threads: usize,
-    should_stop: &dyn Fn() -> bool,
+    watch: &Watch<'_>,
 ) -> Result<UncertaintyResult, ForecastError> {
     let digits = scenario.minor_digits;
     if uncertainty.price_sigma_monthly.is_zero() && uncertainty.adds_sigma_monthly.is_zero() {
         return Ok(Printer { digits, tens }.certain(uncertainty, exact)?);
     }
-    let simulated = simulate(scenario, uncertainty, exact, tens, threads, should_stop)?;
+    let simulated = simulate(scenario, uncertainty, exact, tens, threads, watch)?;
     Ok(Printer { digits, tens }.simulated(uncertainty.paths, &simulated)?)
 }

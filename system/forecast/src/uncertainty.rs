@@ -27,6 +27,23 @@ pub(crate) struct Simulated {
     pub(crate) negative_paths: usize,
 }
 
+/// Percent that is done when every path has been computed; the rest is for sorting them.
+const PATHS_PERCENT: usize = 90;
+
+/// Who wants to know about a simulation while it runs. Asked and told from the calling thread only.
+pub(crate) struct Watch<'a> {
+    pub(crate) should_stop: &'a dyn Fn() -> bool,
+    pub(crate) progress: &'a dyn Fn(u8),
+}
+
+impl Watch<'_> {
+    /// `done` of `all` items of a part that makes up `from` to `to` percent.
+    fn tell(&self, done: usize, all: usize, from: usize, to: usize) {
+        let percent = from + (to - from) * done.min(all) / all.max(1);
+        (self.progress)(u8::try_from(percent.min(99)).unwrap_or(99));
+    }
+}
+
 /// Runs all paths on up to `threads` threads; the caller's thread is one of them.
 pub(crate) fn simulate(
     scenario: &ValidScenario,
@@ -34,7 +51,7 @@ pub(crate) fn simulate(
     exact: &Exact,
     tens: &mut Tens,
     threads: usize,
-    should_stop: &dyn Fn() -> bool,
+    watch: &Watch<'_>,
 ) -> Result<Simulated, Stopped> {
     let setting = Setting::new(scenario, uncertainty, exact, tens);
     let months = scenario.horizon_months;
@@ -42,12 +59,15 @@ pub(crate) fn simulate(
     let rows = 2 * months;
     let mut figures = vec![0.0; uncertainty.paths * rows];
     let negative_paths = AtomicUsize::new(0);
-    share_out(figures.chunks_mut(PATH_CHUNK * rows).enumerate(), threads, should_stop, |(chunk, block)| {
+    let chunks = figures.chunks_mut(PATH_CHUNK * rows).enumerate();
+    let tell = |done, all| watch.tell(done, all, 0, PATHS_PERCENT);
+    share_out(chunks, threads, watch.should_stop, &tell, |(chunk, block)| {
         let negative = setting.simulate_chunk(chunk * PATH_CHUNK, block);
         negative_paths.fetch_add(negative, Ordering::Relaxed);
     })?;
     let mut spreads: Vec<Option<Spread>> = vec![None; rows];
-    share_out(spreads.iter_mut().enumerate(), threads, should_stop, |(row, slot)| {
+    let tell = |done, all| watch.tell(done, all, PATHS_PERCENT, 99);
+    share_out(spreads.iter_mut().enumerate(), threads, watch.should_stop, &tell, |(row, slot)| {
         let mut values = Vec::with_capacity(uncertainty.paths);
         for block in figures.chunks(PATH_CHUNK * rows) {
             let columns = block.len() / rows;
@@ -182,17 +202,24 @@ impl Setting {
 }
 
 /// Gives each item to one of up to `threads` threads, in no particular order; only the caller's
-/// thread asks `should_stop`, between two items.
+/// thread asks `should_stop` and tells how many of all items are done, between two items.
 fn share_out<I>(
     items: I,
     threads: usize,
     should_stop: &dyn Fn() -> bool,
+    tell: &dyn Fn(usize, usize),
     work: impl Fn(I::Item) + Sync,
 ) -> Result<(), Stopped>
 where
     I: ExactSizeIterator + Send,
 {
     let threads = threads.clamp(1, THREADS_MAX).min(items.len().max(1));
+    let all = items.len();
+    let done = AtomicUsize::new(0);
+    let work = |item| {
+        work(item);
+        done.fetch_add(1, Ordering::Relaxed);
+    };
     let items = Mutex::new(items);
     let next = || items.lock().expect("taking an item does not panic").next();
     let stopped = AtomicBool::new(false);
@@ -212,6 +239,7 @@ where
             }
             let Some(item) = next() else { return Ok(()) };
             work(item);
+            tell(done.load(Ordering::Relaxed), all);
         }
     })
 }

@@ -43,7 +43,8 @@ pub(crate) struct DbArgs {
     /// postgres://user:password@host:port/database
     #[arg(long, env = "FORECASTLE_DATABASE_URL", hide_env_values = true)]
     database_url: String,
-    /// Most connections of this process [default: 50; work: concurrency + 4; bill: parallel + 2].
+    /// Most connections of this process, among them the one on which serve and work listen
+    /// [default: 50; work: concurrency + 5; bill: parallel + 2].
     #[arg(long, env = "FORECASTLE_POOL_MAX")]
     pool_max: Option<u32>,
     /// Longest wait for a connection.
@@ -194,9 +195,18 @@ pub(crate) struct WorkArgs {
     /// Time between heartbeats.
     #[arg(long, env = "FORECASTLE_HEARTBEAT_MS", default_value_t = 2_000, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) heartbeat_ms: u64,
+    /// Shortest time between two signs of progress of one job.
+    #[arg(long, env = "FORECASTLE_PROGRESS_MS", default_value_t = 500, value_parser = clap::value_parser!(u64).range(10..))]
+    pub(crate) progress_ms: u64,
     /// Longest time between two looks at the queue.
     #[arg(long, env = "FORECASTLE_POLL_MS", default_value_t = 500)]
     pub(crate) poll_ms: u64,
+    /// Silence after which the listening connection is asked whether it still stands.
+    #[arg(long, env = "FORECASTLE_LISTEN_KEEP_ALIVE_MS", default_value_t = 5_000, value_parser = clap::value_parser!(u64).range(10..))]
+    pub(crate) listen_keep_alive_ms: u64,
+    /// How long events of forecasts are kept for streams that come back.
+    #[arg(long, env = "FORECASTLE_EVENTS_KEPT_S", default_value_t = 3_600)]
+    pub(crate) events_kept_s: u64,
     /// How long after its first claim a job may be worked on.
     #[arg(long, env = "FORECASTLE_DEADLINE_MS", default_value_t = 300_000)]
     pub(crate) deadline_ms: u64,

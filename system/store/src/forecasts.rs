@@ -128,6 +128,17 @@ pub async fn request(
     Ok(Requested::Forecast(Box::new(forecast)))
 }
 
+/// Takes quota for one more forecast now: the period it is counted in, or the refusal.
+pub(crate) async fn take_quota_now(tx: &mut TenantTx) -> Result<Result<i32, Requested>, StoreError> {
+    let terms = identity::terms_in(tx).await?;
+    let period = i32::try_from(terms.period.index).map_err(|_| StoreError::Corrupt { what: "period index" })?;
+    if !take_quota(tx, period, terms.plan.forecast_cap()).await? {
+        let cap = terms.plan.included_forecasts();
+        return Ok(Err(Requested::QuotaExceeded { plan: terms.plan, cap }));
+    }
+    Ok(Ok(period))
+}
+
 /// Counts one more request in a period, unless the cap is reached: check and count are one statement.
 async fn take_quota(tx: &mut TenantTx, period: i32, cap: Option<u32>) -> Result<bool, StoreError> {
     let query = sqlx::query(

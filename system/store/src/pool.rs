@@ -42,7 +42,7 @@ const KEPT_AT_HAND_MAX: Duration = Duration::from_secs(60);
 pub struct DbOptions {
     /// `postgres://user:password@host:port/database`; never logged.
     pub database_url: String,
-    /// Most connections this process holds.
+    /// Most connections this process holds in its pool.
     pub max_connections: u32,
     /// Longest wait for a connection.
     pub acquire_timeout: Duration,
@@ -69,6 +69,14 @@ impl DbOptions {
             idle_in_transaction_timeout: Duration::from_secs(10),
             application_name: application_name.into(),
         }
+    }
+
+    /// The same with one connection less in the pool, which [`crate::listen::listen`] then holds: what a
+    /// process was given is what it uses. A pool keeps at least one.
+    #[must_use]
+    pub fn sparing_one_to_listen(mut self) -> Self {
+        self.max_connections = self.max_connections.saturating_sub(1).max(1);
+        self
     }
 
     pub(crate) fn connect_options(&self) -> Result<PgConnectOptions, StoreError> {

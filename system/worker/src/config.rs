@@ -7,7 +7,7 @@ use forecastle_store::{CacheOptions, DbOptions};
 /// Settings of one worker process.
 #[derive(Clone)]
 pub struct WorkerConfig {
-    /// How to reach PostgreSQL.
+    /// How to reach PostgreSQL; one of the connections is for listening.
     pub db: DbOptions,
     /// How to reach Redis.
     pub cache: CacheOptions,
@@ -19,8 +19,14 @@ pub struct WorkerConfig {
     pub lease: Duration,
     /// Time between heartbeats; a third of the lease or less.
     pub heartbeat: Duration,
+    /// Shortest time between two signs of progress of one job.
+    pub progress: Duration,
     /// Longest time between two looks at the queue while a slot is free.
     pub poll: Duration,
+    /// Silence after which the listening link is asked whether it still stands.
+    pub listen_keep_alive: Duration,
+    /// How long events of forecasts are kept.
+    pub events_kept: Duration,
     /// How long after its first claim a job may be worked on.
     pub deadline: Duration,
     /// Back-off before the second attempt, doubling from there, ms.

@@ -1,7 +1,9 @@
-//! Why a running computation should stop, as seen by both the computation and its heartbeat.
+//! Why a running computation should stop and how far it is, as seen by the computation and its heartbeat.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Instant;
+
+use tokio::sync::Mutex;
 
 const GO_ON: u8 = 0;
 const LOST: u8 = 1;
@@ -10,7 +12,7 @@ const DRAINED: u8 = 2;
 /// Why a computation was stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum StopReason {
-    /// The lease is somebody else's, or may be by now.
+    /// The lease is somebody else's, or may be by now; or the job was cancelled.
     LeaseLost,
     /// The job's deadline passed.
     DeadlineExceeded,
@@ -23,11 +25,14 @@ pub(crate) enum StopReason {
 pub(crate) struct LeaseState {
     stopped: AtomicU8,
     deadline: Instant,
+    percent: AtomicU8,
+    /// `false` once the computation has ended; held by whoever writes a percentage meanwhile.
+    telling: Mutex<bool>,
 }
 
 impl LeaseState {
-    pub(crate) const fn until(deadline: Instant) -> Self {
-        Self { stopped: AtomicU8::new(GO_ON), deadline }
+    pub(crate) fn until(deadline: Instant) -> Self {
+        Self { stopped: AtomicU8::new(GO_ON), deadline, percent: AtomicU8::new(0), telling: Mutex::new(true) }
     }
 
     /// Losing the lease outweighs a drain.
@@ -56,6 +61,25 @@ impl LeaseState {
             DRAINED => Some(StopReason::Drained),
             _ => None,
         }
+    }
+
+    /// Told often from inside the computation.
+    pub(crate) fn set_percent(&self, percent: u8) {
+        self.percent.store(percent, Ordering::Relaxed);
+    }
+
+    pub(crate) fn percent(&self) -> u8 {
+        self.percent.load(Ordering::Relaxed)
+    }
+
+    /// Whoever writes a percentage holds this, and writes only if it says `true`.
+    pub(crate) const fn telling(&self) -> &Mutex<bool> {
+        &self.telling
+    }
+
+    /// No percentage is written after this returns: the job's end comes after every sign of progress.
+    pub(crate) async fn stop_telling(&self) {
+        *self.telling.lock().await = false;
     }
 }
 

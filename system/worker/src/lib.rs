@@ -4,10 +4,13 @@
 //! statement under the claim's fence, then the cache keys that changed. Not for the queue's SQL: that is
 //! the store's.
 
+mod completions;
+mod compute;
 pub mod config;
 mod heartbeat;
 mod jobs;
 mod lease;
+mod prune;
 mod settle;
 mod work;
 

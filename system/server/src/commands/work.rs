@@ -11,8 +11,8 @@ use crate::commands::announce;
 use crate::exit_code::ExitCode;
 use crate::{metrics_listener, shutdown};
 
-/// Connections beyond one for each job: the claim, heartbeats and their overlap.
-const POOL_BEYOND_JOBS: u32 = 4;
+/// Connections beyond one for each job: the claim, heartbeats and their overlap, and the listener.
+const POOL_BEYOND_JOBS: u32 = 5;
 
 /// Works until SIGTERM.
 pub(crate) async fn run(args: WorkArgs) -> anyhow::Result<ExitCode> {
@@ -27,7 +27,10 @@ pub(crate) async fn run(args: WorkArgs) -> anyhow::Result<ExitCode> {
         concurrency: args.concurrency,
         lease: Duration::from_millis(args.lease_ms),
         heartbeat: Duration::from_millis(args.heartbeat_ms),
+        progress: Duration::from_millis(args.progress_ms),
         poll: Duration::from_millis(args.poll_ms),
+        listen_keep_alive: Duration::from_millis(args.listen_keep_alive_ms),
+        events_kept: Duration::from_secs(args.events_kept_s),
         deadline: Duration::from_millis(args.deadline_ms),
         backoff_base_ms: args.backoff_base_ms,
         backoff_cap_ms: args.backoff_cap_ms,

@@ -1,9 +1,13 @@
 //! The store against a real PostgreSQL and a real Redis of each test's own.
 
 mod cache;
+mod events;
+mod forecast_control;
+mod listen;
 mod mail;
 mod pool;
 mod queue;
+mod queue_laws;
 mod reads;
 mod support;
 mod tenancy;

@@ -7,7 +7,7 @@ use forecastle_store::Db;
 use forecastle_store::jobs::{self, ClaimBatch, ClaimTerms, ClaimedJob, Failure, KIND_FORECAST, Outcome, Settled};
 use forecastle_testbed::customers;
 
-use crate::support::{bed, wait_until};
+use crate::support::bed;
 
 const LONG: Duration = Duration::from_secs(60);
 
@@ -66,7 +66,7 @@ async fn a_stale_fence_writes_nothing() {
     assert!(fresh.claim.fence > stale.claim.fence);
     assert_eq!(fresh.claim.attempt, 2);
 
-    assert_eq!(jobs::heartbeat(&bed.db, &stale.claim, LONG).await, Ok(Settled::LeaseLost));
+    assert_eq!(jobs::heartbeat(&bed.db, &stale.claim, LONG, None).await, Ok(Settled::LeaseLost));
     assert_eq!(jobs::complete(&bed.db, &stale.claim, &outcome('a'), event()).await, Ok(Settled::LeaseLost));
     assert_eq!(jobs::fail(&bed.db, &stale.claim, Failure::Permanent, "x", "x").await, Ok(Settled::LeaseLost));
     assert_eq!(jobs::retry(&bed.db, &stale.claim, LONG, "x").await, Ok(Settled::LeaseLost));
@@ -75,7 +75,7 @@ async fn a_stale_fence_writes_nothing() {
         + (SELECT count(*) FROM app.jobs WHERE state <> 'running' OR last_error_code IS NOT NULL)";
     assert_eq!(customers::count(&mut bed.admin, written).await, 0);
 
-    assert_eq!(jobs::heartbeat(&bed.db, &fresh.claim, LONG).await, Ok(Settled::Done));
+    assert_eq!(jobs::heartbeat(&bed.db, &fresh.claim, LONG, None).await, Ok(Settled::Done));
     assert_eq!(jobs::complete(&bed.db, &fresh.claim, &outcome('b'), event()).await, Ok(Settled::Done));
     let lost = "SELECT count(*) FROM app.job_attempts WHERE attempt = 1 AND outcome = 'lease_lost'";
     assert_eq!(customers::count(&mut bed.admin, lost).await, 1);
@@ -136,20 +136,4 @@ async fn jobs_are_claimed_in_the_order_of_their_commits_and_unknown_kinds_stay()
     assert_eq!(claimed, queued[1..]);
     let left = "SELECT count(*) FROM app.jobs WHERE kind = 'report' AND state = 'queued' AND attempts = 0";
     assert_eq!(customers::count(&mut bed.admin, left).await, 1);
-}
-
-#[tokio::test]
-async fn a_commit_with_a_job_rings_the_bell() {
-    let mut bed = bed().await;
-    let ours = customers::sign_up(&mut bed.admin, "FREE", "USD", "2026-01-01").await;
-    let forecast = customers::queue_forecast(&mut bed.admin, &ours, &customers::scenario_input()).await;
-    customers::count(&mut bed.admin, "WITH d AS (DELETE FROM app.jobs RETURNING 1) SELECT count(*) FROM d").await;
-    let bell = jobs::wakeups(&bed.db);
-    // Rings once when it is connected; only after that can the test ring it.
-    tokio::time::timeout(Duration::from_secs(5), bell.notified()).await.expect("connected");
-    let mut tx = bed.db.tenant(ours.tenant.into()).begin().await.unwrap();
-    jobs::enqueue_forecast(&mut tx, forecast.into()).await.unwrap();
-    tx.commit().await.unwrap();
-    tokio::time::timeout(Duration::from_secs(5), bell.notified()).await.expect("rung");
-    wait_until("the job is there", async || claim(&bed.db, LONG).await.jobs.len() == 1).await;
 }

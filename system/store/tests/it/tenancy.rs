@@ -8,7 +8,7 @@ use sqlx::AssertSqlSafe;
 
 use crate::support::{Bed, bed};
 
-const MAY_LOOK_ACROSS: [&str; 8] = [
+const MAY_LOOK_ACROSS: [&str; 9] = [
     "auth_mail_token",
     "auth_refresh_token",
     "auth_user_by_email",
@@ -16,6 +16,7 @@ const MAY_LOOK_ACROSS: [&str; 8] = [
     "mail_backlog",
     "mail_claim",
     "queue_claim",
+    "queue_prune",
     "tenants_count",
 ];
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use forecastle_forecast::{ENGINE_VERSION, ForecastError};
 use forecastle_store::jobs::Outcome;
 
+use crate::compute::{NoAnswer, on_own_thread};
 use crate::lease::{LeaseState, StopReason};
 
 /// How a job failed; the policy reads from the type.
@@ -28,11 +29,13 @@ pub(crate) enum JobError {
     Stopped(StopReason),
 }
 
-/// Computes on a blocking thread, so that a long forecast delays no heartbeat.
+/// Computes on a thread of its own, so that a long forecast delays no heartbeat.
 pub(crate) async fn run(input: serde_json::Value, lease: Arc<LeaseState>) -> Result<Outcome, JobError> {
     let asked = Arc::clone(&lease);
-    let computed =
-        tokio::task::spawn_blocking(move || forecastle_forecast::run(&input, 1, &|| asked.should_stop().is_some()));
+    let computed = on_own_thread(move || {
+        let progress = |percent| asked.set_percent(percent);
+        forecastle_forecast::run_reporting(&input, 1, &|| asked.should_stop().is_some(), &progress)
+    });
     match computed.await {
         Ok(Ok(forecast)) => Ok(Outcome {
             engine_version: ENGINE_VERSION.to_owned(),
@@ -43,7 +46,7 @@ pub(crate) async fn run(input: serde_json::Value, lease: Arc<LeaseState>) -> Res
         Ok(Err(ForecastError::AmountOutOfRange)) => Err(JobError::Permanent { code: "amount_out_of_range" }),
         Ok(Err(ForecastError::Stopped)) => Err(JobError::Stopped(lease.should_stop().unwrap_or(StopReason::LeaseLost))),
         // The panic's own text may hold customer data; the hook has logged its place.
-        Err(_) => Err(JobError::Retryable { cause: "panicked" }),
+        Err(NoAnswer) => Err(JobError::Retryable { cause: "panicked" }),
     }
 }
 
