@@ -82,6 +82,9 @@ pub struct ApiConfig {
     pub session_cache: Duration,
     /// Longest life of cached scenarios, finished forecasts and dashboards.
     pub cache_ttl: Duration,
+    /// How long an instance gives out cached values without having heard from PostgreSQL that none of
+    /// them is owed a deletion; the longest a write may wait while Redis is lost.
+    pub cache_trust: Duration,
     /// Longest life of a cached plan.
     pub entitlement_cache: Duration,
     /// How long a stored idempotent answer is replayed.
@@ -124,6 +127,7 @@ impl ApiConfig {
             refresh_grace: Duration::from_secs(10),
             session_cache: Duration::from_secs(30),
             cache_ttl: Duration::from_secs(300),
+            cache_trust: Duration::from_secs(2),
             entitlement_cache: Duration::from_secs(10),
             idempotency_ttl: Duration::from_secs(24 * 3600),
             request_timeout: Duration::from_secs(10),

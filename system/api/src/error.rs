@@ -69,13 +69,15 @@ pub struct ApiError {
     retry_after: Option<Duration>,
     /// For the log only.
     cause: Option<Cow<'static, str>>,
+    /// The commit was sent and not answered.
+    outcome_unknown: bool,
 }
 
 impl ApiError {
     /// A refusal with a stable code and nothing more.
     #[must_use]
     pub const fn new(status: StatusCode, code: &'static str) -> Self {
-        Self { status, code, detail: None, errors: Vec::new(), retry_after: None, cause: None }
+        Self { status, code, detail: None, errors: Vec::new(), retry_after: None, cause: None, outcome_unknown: false }
     }
 
     /// Adds an explanation that is safe to show.
@@ -132,6 +134,12 @@ impl ApiError {
         let mut error = Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal").detail("This is our fault.");
         error.cause = Some(cause.into());
         error
+    }
+
+    /// Whether what it refuses may have been done all the same, or may yet be.
+    #[must_use]
+    pub const fn is_outcome_unknown(&self) -> bool {
+        self.outcome_unknown
     }
 
     /// The HTTP status it answers with.
@@ -199,6 +207,9 @@ impl From<StoreError> for ApiError {
     /// A store that cannot be asked is a 503, whatever the reason; a conflict or an absence that the
     /// caller did not expect is a bug.
     fn from(error: StoreError) -> Self {
+        if error == StoreError::CommitUnknown {
+            return Self { outcome_unknown: true, ..Self::unavailable() };
+        }
         if error.is_unavailable() {
             tracing::debug!(%error, "store unavailable");
             return Self::unavailable();

@@ -2,6 +2,7 @@
 //!
 //! Not for SQL, Redis or forecast mathematics: those are the store's and the forecast crate's.
 
+mod changing;
 pub mod client_address;
 pub mod config;
 mod detached;

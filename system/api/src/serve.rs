@@ -46,7 +46,7 @@ pub async fn serve(
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), ServeError> {
     let db = Db::open(config.db.clone())?;
-    let cache = Cache::open(&config.cache)?;
+    let cache = Cache::open_shared(&config.cache, &db, config.cache_trust)?;
     let metrics = match config.metrics.clone() {
         Some(handle) => handle,
         None => PrometheusBuilder::new()

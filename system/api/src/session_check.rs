@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use forecastle_domain::{Role, SessionId, TenantId, UserId};
-use forecastle_store::{CacheKey, Lookup, sessions};
+use forecastle_store::{CacheKey, Deletion, Lookup, sessions};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
@@ -15,7 +15,7 @@ use crate::tokens::Subject;
 
 /// Longest time between a reader's look at the cache and its fill; the store's own bound.
 const FILL_DELAY_MAX: Duration = Duration::from_secs(3);
-/// Pause between two tries to have Redis confirm a deletion.
+/// Pause between two tries to have a deletion confirmed or recorded.
 const FORGET_PAUSE: Duration = Duration::from_millis(100);
 
 /// Who is asking, checked against the session on this very request.
@@ -64,7 +64,7 @@ pub async fn check(state: &AppState, subject: Subject) -> Result<Caller, ApiErro
 }
 
 /// Ends a session everywhere. Returns once no instance can let it in any more: PostgreSQL has
-/// committed, and Redis has confirmed the deletion or every entry made before it has run out.
+/// committed, and the cached entry is deleted, or is not looked at before it is, or has run out.
 ///
 /// # Errors
 /// 503 if PostgreSQL does not confirm; the session may stand or not.
@@ -80,7 +80,8 @@ pub async fn end(state: &AppState, tenant: TenantId, session: SessionId) -> Resu
 pub async fn forget(state: &AppState, tenant: TenantId, session: SessionId) {
     let key = CacheKey::session(tenant, session);
     let entries_end = Instant::now() + forget_limit(state.config.session_cache);
-    while state.cache.delete_confirmed(&key).await.is_err() {
+    // Recorded is as good: then no instance looks into the cache before the entry is gone.
+    while state.cache.delete(std::slice::from_ref(&key)).await == Deletion::Unrecorded {
         if Instant::now() >= entries_end {
             metrics::counter!("forecastle_revocations_waited_out_total").increment(1);
             return;

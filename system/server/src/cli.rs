@@ -124,6 +124,10 @@ pub(crate) struct ServeArgs {
     /// How long scenarios, results and dashboards are kept in Redis.
     #[arg(long, env = "FORECASTLE_CACHE_TTL_MS", default_value_t = 300_000)]
     pub(crate) cache_ttl_ms: u64,
+    /// How long cached values are given out without word from PostgreSQL that none has changed; while Redis
+    /// is lost, a write may wait so long for an instance that died.
+    #[arg(long, env = "FORECASTLE_CACHE_TRUST_MS", default_value_t = 2_000, value_parser = clap::value_parser!(u64).range(100..=20_000))]
+    pub(crate) cache_trust_ms: u64,
     /// How long plans are kept in Redis.
     #[arg(long, env = "FORECASTLE_ENTITLEMENT_CACHE_MS", default_value_t = 10_000)]
     pub(crate) entitlement_cache_ms: u64,

@@ -6,6 +6,18 @@
 //! the key, and may fill the key only while the mark is still there. A writer deletes the key *after*
 //! its commit, mark included, so a value read before that commit is refused afterwards. It announces
 //! itself before, so that its death in between leaves nothing old.
+//!
+//! What Redis does not confirm is recorded in PostgreSQL and done by whoever reaches Redis; a cache opened
+//! with [`Cache::open_shared`] gives nothing out that may be owed ([`crate::cache_debts`] has the law).
+//!
+//! | what | kept for | until |
+//! |---|---|---|
+//! | a session that stands | 30 s | its revocation, confirmed before it is acknowledged |
+//! | plan and flags of a tenant | 10 s | a change of plan; a flag set by an operator runs its time out |
+//! | a scenario | 300 s | the edit or deletion of it |
+//! | a forecast that has ended | 300 s | nothing changes it any more |
+//! | a dashboard | 300 s | any change of the tenant's scenarios, forecasts or plan; the period's end |
+//! | a limiter's bucket | until full again | never: Redis may lose it at any time ([`crate::limiter`]) |
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -18,6 +30,9 @@ use redis::Script;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::cache_debts::{Debt, Debts, Settlement};
+use crate::cache_trust::{self, Trust};
+use crate::pool::Db;
 use crate::redis_link::RedisLink;
 
 /// How long a reader may take from its miss to its fill.
@@ -35,18 +50,25 @@ const FLIGHT_WAIT_MAX: Duration = Duration::from_millis(500);
 /// How long a writer may take from its announcement to its deletion; longer than any transaction lasts.
 const BLOCK_MS: u64 = 15_000;
 
-const VALUE: char = 'V';
-const LEASE: char = 'L';
+/// What a value begins with; a new number whenever a stored form changes its meaning under the same fields.
+const VALUE: &str = "V1";
+const LEASE: u8 = b'L';
 const BLOCK: &str = "B";
 
-/// GET, and where there is nothing, leave the caller's mark. One trip.
+/// GET, and where there is nothing (or something that is no text), leave the caller's mark. One trip.
 static LOOK: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
-        "local v = redis.call('GET', KEYS[1]) \
+        "local v = redis.pcall('GET', KEYS[1]) \
+         if type(v) == 'table' then redis.call('DEL', KEYS[1]) v = false end \
          if v then return v end \
          redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2]) \
          return false",
     )
+});
+
+/// Empties a key that still holds what was read from it.
+static THROW_AWAY: LazyLock<Script> = LazyLock::new(|| {
+    Script::new("if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0")
 });
 
 /// Put the value where the caller's own mark still stands.
@@ -60,9 +82,16 @@ static FILL: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
-/// Put what nobody may fill or take over under each key.
+/// Put what nobody may fill or take over under each key. Where memory is full and nothing may be evicted, a
+/// key is at least emptied: then a reader's mark does not fit either.
 static ANNOUNCE: LazyLock<Script> = LazyLock::new(|| {
-    Script::new("for _, key in ipairs(KEYS) do redis.call('SET', key, ARGV[1], 'PX', ARGV[2]) end return 1")
+    Script::new(
+        "for _, key in ipairs(KEYS) do \
+           local done = redis.pcall('SET', key, ARGV[1], 'PX', ARGV[2]) \
+           if type(done) == 'table' and done.err then redis.call('DEL', key) end \
+         end \
+         return 1",
+    )
 });
 
 /// Why Redis gave no answer.
@@ -80,6 +109,9 @@ pub enum CacheUnavailable {
     /// Not asked: it failed so often just now that it is left alone for a moment.
     #[error("redis cut off")]
     CutOff,
+    /// It answered, with a refusal: a key of another type, no memory left, a replica. The link is whole.
+    #[error("redis refused")]
+    Refused,
 }
 
 impl CacheUnavailable {
@@ -91,6 +123,7 @@ impl CacheUnavailable {
             Self::Timeout => "timeout",
             Self::Failed => "failed",
             Self::CutOff => "cut_off",
+            Self::Refused => "refused",
         }
     }
 }
@@ -151,6 +184,11 @@ impl CacheKey {
         &self.text
     }
 
+    /// Whose it is; `None` for an address's.
+    pub(crate) fn tenant(&self) -> Option<TenantId> {
+        self.text.strip_prefix("t:")?.get(..36)?.parse::<uuid::Uuid>().ok().map(TenantId::from_uuid)
+    }
+
     fn of(tenant: TenantId, class: &'static str, rest: Option<String>) -> Self {
         let text = match rest {
             Some(rest) => format!("t:{tenant}:{class}:{rest}"),
@@ -168,6 +206,18 @@ pub enum Lookup<T> {
     /// Nothing. With a lease the caller may fill the key; without, somebody else is about to, or
     /// Redis did not answer.
     Miss(Option<FillLease>),
+}
+
+/// What became of a deletion. In all but the last case the change may be acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deletion {
+    /// Redis has done it, asked by this instance or by another one.
+    Confirmed,
+    /// It is recorded, and no instance gives out a cached value before it is done.
+    Recorded,
+    /// Neither Redis nor PostgreSQL has taken it: the old value may be given out until it runs out. This
+    /// process goes on trying.
+    Unrecorded,
 }
 
 /// The right to fill one key, once, unless it is deleted in between. Valid for 3 s.
@@ -189,11 +239,15 @@ pub struct CacheOptions {
 /// One process's access to Redis. Cheap to clone.
 #[derive(Clone)]
 pub struct Cache {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
 }
 
-struct Shared {
+pub(crate) struct Shared {
     link: RedisLink,
+    /// Whether what is found may be given out.
+    pub(crate) trust: Trust,
+    /// Where deletions go that Redis does not confirm; without it they are only remembered.
+    debts: Option<Debts>,
     hasher: RandomState,
     flights: Vec<tokio::sync::Mutex<()>>,
     /// Deletions Redis has not confirmed, each with the number of the debt that it is.
@@ -215,13 +269,40 @@ impl Shared {
 
 impl Cache {
     /// Prepares the link; connects when first used, so a dead Redis delays no start. Must be called
-    /// inside a tokio runtime.
+    /// inside a tokio runtime. For a cache that only this process uses: what Redis does not confirm is
+    /// known here alone.
     ///
     /// # Errors
     /// `BadAddress`.
     pub fn open(options: &CacheOptions) -> Result<Self, CacheUnavailable> {
+        Self::open_with(options, Trust::always(), None)
+    }
+
+    /// The same for an instance that shares its cache with others. What is cached is given out only while
+    /// the instance knows, for `trust` at a time, that nothing is owed; one connection to PostgreSQL of
+    /// its own sees to that.
+    ///
+    /// # Errors
+    /// `BadAddress`.
+    pub fn open_shared(options: &CacheOptions, db: &Db, trust: Duration) -> Result<Self, CacheUnavailable> {
+        let cache = Self::open_with(options, Trust::none(), Some(Debts::new(db.clone())))?;
+        tokio::spawn(cache_trust::keep(Arc::downgrade(&cache.shared), db.clone(), trust));
+        Ok(cache)
+    }
+
+    /// The same for a process that changes what is cached and reads none of it: every look is a miss.
+    ///
+    /// # Errors
+    /// `BadAddress`.
+    pub fn open_for_writing(options: &CacheOptions, db: &Db) -> Result<Self, CacheUnavailable> {
+        Self::open_with(options, Trust::none(), Some(Debts::new(db.clone())))
+    }
+
+    fn open_with(options: &CacheOptions, trust: Trust, debts: Option<Debts>) -> Result<Self, CacheUnavailable> {
         let shared = Arc::new(Shared {
             link: RedisLink::open(&options.redis_url, options.timeout)?,
+            trust,
+            debts,
             hasher: RandomState::new(),
             flights: (0..FLIGHTS).map(|_| tokio::sync::Mutex::new(())).collect(),
             owed: Mutex::new(Owed::default()),
@@ -231,30 +312,50 @@ impl Cache {
         Ok(Self { shared })
     }
 
-    /// Looks a key up. A value that does not decode counts as a miss without a lease, and so does one
-    /// that this process has not yet managed to delete.
+    /// Looks a key up. A value that does not read is a miss, and is emptied for the next one; one that
+    /// may be owed is a miss without a lease.
     pub async fn get<T: DeserializeOwned>(&self, key: &CacheKey) -> Lookup<T> {
-        if self.shared.owed().deletions.contains_key(key) {
-            return Lookup::Miss(None);
-        }
-        let mark = format!("{LEASE}{:032x}", rand::rng().random::<u128>());
-        let mut call = LOOK.key(key.as_str());
-        call.arg(&mark).arg(FILL_LEASE_MS);
-        let found: Result<Option<String>, _> = self.shared.link.script(&call).await;
-        let lookup = match found {
-            Ok(None) => Lookup::Miss(Some(FillLease { key: key.clone(), mark })),
-            Ok(Some(text)) => text
-                .strip_prefix(VALUE)
-                .and_then(|json| serde_json::from_str(json).ok())
-                .map_or(Lookup::Miss(None), Lookup::Hit),
-            Err(_) => Lookup::Miss(None),
-        };
+        let lookup = self.look(key, &LOOK).await;
         let outcome = match &lookup {
             Lookup::Hit(_) => "hit",
             Lookup::Miss(_) => "miss",
         };
         metrics::counter!("forecastle_cache_lookups_total", "class" => key.class, "outcome" => outcome).increment(1);
         lookup
+    }
+
+    async fn look<T: DeserializeOwned>(&self, key: &CacheKey, script: &Script) -> Lookup<T> {
+        // Asked before Redis is: what was acknowledged before now is not owed then.
+        if !self.may_give_out(key) {
+            return Lookup::Miss(None);
+        }
+        let mark = format!("{}{:032x}", char::from(LEASE), rand::rng().random::<u128>());
+        let mut call = script.key(key.as_str());
+        call.arg(&mark).arg(FILL_LEASE_MS);
+        match self.shared.link.script::<Option<Vec<u8>>>(&call).await {
+            Ok(None) => Lookup::Miss(Some(FillLease { key: key.clone(), mark })),
+            Ok(Some(found)) if found.starts_with(&[LEASE]) || found == BLOCK.as_bytes() => Lookup::Miss(None),
+            Ok(Some(found)) => {
+                match found.strip_prefix(VALUE.as_bytes()).and_then(|json| serde_json::from_slice(json).ok()) {
+                    Some(value) => Lookup::Hit(value),
+                    None => self.throw_away(key, &found).await,
+                }
+            }
+            Err(_) => Lookup::Miss(None),
+        }
+    }
+
+    /// Another build's value, or garbage: it would be a miss for as long as it lives.
+    async fn throw_away<T>(&self, key: &CacheKey, found: &[u8]) -> Lookup<T> {
+        metrics::counter!("forecastle_cache_unreadable_total", "class" => key.class).increment(1);
+        let mut call = THROW_AWAY.key(key.as_str());
+        call.arg(found);
+        let _: Result<i64, _> = self.shared.link.script(&call).await;
+        Lookup::Miss(None)
+    }
+
+    fn may_give_out(&self, key: &CacheKey) -> bool {
+        self.shared.trust.holds() && !self.shared.owed().deletions.contains_key(key)
     }
 
     /// Fills the key a look missed; whether it took. `ttl` is shortened by up to 15 % at random, so
@@ -282,7 +383,7 @@ impl Cache {
         if let Lookup::Hit(value) = self.get(key).await {
             return Ok(value);
         }
-        if self.shared.link.is_cut_off() {
+        if self.shared.link.is_cut_off() || !self.may_give_out(key) {
             return load.await;
         }
         let flight = self.shared.hasher.hash_one(key) as usize % FLIGHTS;
@@ -308,47 +409,47 @@ impl Cache {
 
     /// Like [`Cache::get`], but a mark that stands is taken over: its owner's fill will be refused.
     async fn take_over<T: DeserializeOwned>(&self, key: &CacheKey) -> Lookup<T> {
-        if self.shared.owed().deletions.contains_key(key) {
-            return Lookup::Miss(None);
-        }
         static TAKE_OVER: LazyLock<Script> = LazyLock::new(|| {
             Script::new(
-                "local v = redis.call('GET', KEYS[1]) \
+                "local v = redis.pcall('GET', KEYS[1]) \
+                 if type(v) == 'table' then redis.call('DEL', KEYS[1]) v = false end \
                  if v and string.sub(v, 1, 1) ~= 'L' then return v end \
                  redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2]) \
                  return false",
             )
         });
-        let mark = format!("{LEASE}{:032x}", rand::rng().random::<u128>());
-        let mut call = TAKE_OVER.key(key.as_str());
-        call.arg(&mark).arg(FILL_LEASE_MS);
-        match self.shared.link.script::<Option<String>>(&call).await {
-            Ok(None) => Lookup::Miss(Some(FillLease { key: key.clone(), mark })),
-            Ok(Some(text)) => text
-                .strip_prefix(VALUE)
-                .and_then(|json| serde_json::from_str(json).ok())
-                .map_or(Lookup::Miss(None), Lookup::Hit),
-            Err(_) => Lookup::Miss(None),
-        }
+        self.look(key, &TAKE_OVER).await
     }
 
     /// Empties keys that a transaction is about to change, and keeps them empty until they are deleted,
     /// or for 15 s: so a writer that dies between its commit and its deletion leaves no old value
-    /// behind. Call it before the transaction begins. Redis's refusal costs only that protection.
+    /// behind. Call it before the transaction begins. Where Redis does not confirm, the others are asked
+    /// to do it; where nobody can be asked, only that protection is lost.
     pub async fn announce(&self, keys: &[CacheKey]) {
-        let mut call = ANNOUNCE.prepare_invoke();
-        for key in keys {
-            call.key(key.as_str());
+        if keys.is_empty() || self.block_names(keys.iter().map(CacheKey::as_str)).await.is_ok() {
+            return;
         }
-        call.arg(BLOCK).arg(BLOCK_MS);
-        let _: Result<i64, _> = self.shared.link.script(&call).await;
+        if let Some(debts) = &self.shared.debts
+            && let Err(error) = debts.settle(keys, Debt::Block).await
+        {
+            tracing::debug!(%error, "announce a change");
+        }
     }
 
-    /// Deletes keys after a commit that changed what they hold, together with any reader's mark. When
-    /// Redis does not answer, the deletion is owed and tried again until it succeeds.
-    pub async fn delete(&self, keys: &[CacheKey]) {
+    /// Deletes keys after a commit that changed what they hold, together with any reader's mark, and
+    /// returns once no instance can give the old value out: Redis has confirmed, or the deletion is
+    /// recorded and another instance has made it, or none uses the cache before it is made. All keys of
+    /// one tenant.
+    pub async fn delete(&self, keys: &[CacheKey]) -> Deletion {
         if keys.is_empty() || self.try_delete(keys).await.is_ok() {
-            return;
+            return Deletion::Confirmed;
+        }
+        if let Some(debts) = &self.shared.debts {
+            match debts.settle(keys, Debt::Deletion).await {
+                Ok(Settlement::Paid) => return Deletion::Confirmed,
+                Ok(Settlement::NobodyTrusts) => return Deletion::Recorded,
+                Err(error) => tracing::warn!(%error, "record a deletion that redis did not confirm"),
+            }
         }
         let mut owed = self.shared.owed();
         for key in keys {
@@ -360,10 +461,10 @@ impl Cache {
         }
         drop(owed);
         self.shared.owed_arrived.notify_one();
+        Deletion::Unrecorded
     }
 
-    /// Deletes one key and returns only when Redis has said so: for revocations. After an error the
-    /// caller waits out the entry's longest lifetime instead.
+    /// Deletes one key and returns only when Redis has said so to this very process.
     ///
     /// # Errors
     /// What kept Redis from confirming.
@@ -388,11 +489,39 @@ impl Cache {
     }
 
     async fn try_delete(&self, keys: &[CacheKey]) -> Result<(), CacheUnavailable> {
+        let names = || keys.iter().map(CacheKey::as_str);
+        match self.delete_names(names()).await {
+            // A connection that broke while nobody used it says so to the first who does.
+            Err(CacheUnavailable::Failed) => self.delete_names(names()).await,
+            answered => answered,
+        }
+    }
+
+    pub(crate) async fn delete_names<'n>(&self, names: impl Iterator<Item = &'n str>) -> Result<(), CacheUnavailable> {
         let mut command = redis::cmd("DEL");
-        for key in keys {
-            command.arg(key.as_str());
+        let mut is_empty = true;
+        for name in names {
+            command.arg(name);
+            is_empty = false;
+        }
+        if is_empty {
+            return Ok(());
         }
         self.shared.link.command::<i64>(&command).await.map(drop)
+    }
+
+    pub(crate) async fn block_names<'n>(&self, names: impl Iterator<Item = &'n str>) -> Result<(), CacheUnavailable> {
+        let mut call = ANNOUNCE.prepare_invoke();
+        let mut is_empty = true;
+        for name in names {
+            call.key(name);
+            is_empty = false;
+        }
+        if is_empty {
+            return Ok(());
+        }
+        call.arg(BLOCK).arg(BLOCK_MS);
+        self.shared.link.script::<i64>(&call).await.map(drop)
     }
 }
 

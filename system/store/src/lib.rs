@@ -5,6 +5,8 @@
 
 pub mod books_check;
 pub mod cache;
+mod cache_debts;
+mod cache_trust;
 pub mod closings;
 pub mod credit_notes;
 pub mod dashboard;
@@ -36,7 +38,7 @@ pub mod seed;
 pub mod sessions;
 pub mod usage;
 
-pub use cache::{Cache, CacheKey, CacheOptions, CacheUnavailable, FillLease, Lookup};
+pub use cache::{Cache, CacheKey, CacheOptions, CacheUnavailable, Deletion, FillLease, Lookup};
 pub use error::{StoreError, UnavailableReason};
 pub use pool::{Db, DbOptions, PoolStats};
 pub use scope::{TenantScope, TenantTx};

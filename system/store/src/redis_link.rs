@@ -88,8 +88,19 @@ impl RedisLink {
                 return Ok(value);
             }
             Ok(Err(error)) if error.is_timeout() => CacheUnavailable::Timeout,
-            Ok(Err(error)) => {
+            Ok(Err(error)) if is_an_answer(&error) => {
+                // The link is whole: garbage under one key must not cost everybody the cache.
+                self.silent_in_a_row.store(0, Ordering::Relaxed);
+                if self.failures_in_a_row.swap(0, Ordering::Relaxed) > 0 {
+                    *self.lock_breaker() = None;
+                }
                 tracing::debug!(kind = ?error.kind(), "redis refused");
+                let refused = CacheUnavailable::Refused;
+                metrics::counter!("forecastle_redis_failures_total", "kind" => refused.as_str()).increment(1);
+                return Err(refused);
+            }
+            Ok(Err(error)) => {
+                tracing::debug!(kind = ?error.kind(), "redis failed");
                 CacheUnavailable::Failed
             }
             Err(_) => CacheUnavailable::Timeout,
@@ -119,6 +130,14 @@ impl RedisLink {
     fn lock_breaker(&self) -> std::sync::MutexGuard<'_, Option<Instant>> {
         self.open_until.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
+}
+
+/// Whether the server said this, or something that it said does not read as what was asked for.
+fn is_an_answer(error: &redis::RedisError) -> bool {
+    matches!(
+        error.kind(),
+        redis::ErrorKind::Server(_) | redis::ErrorKind::Extension | redis::ErrorKind::UnexpectedReturnType
+    )
 }
 
 fn lazy_manager(client: &Client, timeout: Duration) -> Result<ConnectionManager, CacheUnavailable> {

@@ -7,7 +7,9 @@
 pub mod customers;
 mod postgres;
 mod redis;
+mod relay;
 mod scratch;
 
 pub use postgres::Postgres;
 pub use redis::Redis;
+pub use relay::Relay;

@@ -13,6 +13,7 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use crate::changing::changing;
 use crate::detached::detached;
 use crate::error::{ApiError, Problem};
 use crate::extract::{Fields, JsonBody, PageParams, PageRequest, PathId, encode_cursor};
@@ -116,10 +117,7 @@ pub(crate) async fn request(
         let request = key.bind(&caller, "POST", "/v1/forecasts", &body);
         let scenario = accept(&body);
         let changed = [CacheKey::dashboard(caller.tenant)];
-        state.cache.announce(&changed).await;
-        let outcome = request_once(&state, &caller, request, scenario).await;
-        state.cache.delete(&changed).await;
-        outcome
+        changing(&state.cache, &changed, request_once(&state, &caller, request, scenario)).await
     })
     .await
 }

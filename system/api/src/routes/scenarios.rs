@@ -14,6 +14,7 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use crate::changing::changing;
 use crate::detached::detached;
 use crate::error::{ApiError, FieldProblem, Problem};
 use crate::extract::{Fields, IfMatch, JsonBody, PageParams, PageRequest, PathId, encode_cursor};
@@ -117,10 +118,7 @@ pub(crate) async fn create(
         let request = key.bind(&caller, "POST", "/v1/scenarios", &body);
         let content = accept(&body);
         let changed = [CacheKey::dashboard(caller.tenant)];
-        state.cache.announce(&changed).await;
-        let outcome = create_once(&state, &caller, request, content).await;
-        state.cache.delete(&changed).await;
-        outcome
+        changing(&state.cache, &changed, create_once(&state, &caller, request, content)).await
     })
     .await
 }
@@ -198,10 +196,7 @@ pub(crate) async fn edit(
     detached(async move {
         let id = ScenarioId::from_uuid(id);
         let changed = [CacheKey::scenario(caller.tenant, id), CacheKey::dashboard(caller.tenant)];
-        state.cache.announce(&changed).await;
-        let outcome = replace(&state, &caller, id, expected, &content).await;
-        state.cache.delete(&changed).await;
-        outcome
+        changing(&state.cache, &changed, replace(&state, &caller, id, expected, &content)).await
     })
     .await
 }

@@ -37,11 +37,9 @@ async fn without_redis_every_answer_is_still_right() {
 }
 
 #[tokio::test]
-async fn a_logout_without_redis_waits_until_no_cached_session_can_live() {
+async fn a_logout_without_redis_is_acknowledged_when_no_instance_looks_there_any_more() {
     let mut servers = Servers::start().await;
-    let mut short = config(&servers);
-    short.session_cache = Duration::from_secs(2);
-    let (one, two) = (Instance::start(short.clone()).await, Instance::start(short).await);
+    let (one, two) = (Instance::start(config(&servers)).await, Instance::start(config(&servers)).await);
     let session = one.sign_up("ada", "FREE").await;
     let token = text(&session, "access_token");
     two.get("/v1/me", token).await.expect(200);
@@ -49,9 +47,14 @@ async fn a_logout_without_redis_waits_until_no_cached_session_can_live() {
     servers.stop_redis();
     let started = Instant::now();
     one.send(Method::POST, "/v1/logout", Some(token), &[], None).await.expect(204);
-    assert!(started.elapsed() >= Duration::from_secs(2), "{:?}", started.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(4), "{:?}", started.elapsed());
     assert_eq!(two.get("/v1/me", token).await.code(), (401, "unauthenticated".to_owned()));
     assert_eq!(one.get("/v1/me", token).await.code(), (401, "unauthenticated".to_owned()));
+    // Back, and with what it held: the entry of the ended session would still be good for a while.
+    servers.start_redis().await;
+    for _ in 0..20 {
+        assert_eq!(two.get("/v1/me", token).await.code().0, 401);
+    }
 }
 
 #[tokio::test]

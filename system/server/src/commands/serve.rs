@@ -33,6 +33,7 @@ fn config(args: &ServeArgs) -> anyhow::Result<ApiConfig> {
     config.refresh_grace = Duration::from_millis(args.refresh_grace_ms);
     config.session_cache = Duration::from_millis(args.session_cache_ms);
     config.cache_ttl = Duration::from_millis(args.cache_ttl_ms);
+    config.cache_trust = Duration::from_millis(args.cache_trust_ms);
     config.entitlement_cache = Duration::from_millis(args.entitlement_cache_ms);
     config.idempotency_ttl = Duration::from_secs(args.idempotency_ttl_s);
     config.request_timeout = Duration::from_millis(args.request_timeout_ms);

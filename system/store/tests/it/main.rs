@@ -1,6 +1,7 @@
 //! The store against a real PostgreSQL and a real Redis of each test's own.
 
 mod cache;
+mod debts;
 mod events;
 mod forecast_control;
 mod listen;
