@@ -8,8 +8,11 @@ pub mod customers;
 mod postgres;
 mod redis;
 mod relay;
+mod replica;
 mod scratch;
+mod server;
 
 pub use postgres::Postgres;
 pub use redis::Redis;
 pub use relay::Relay;
+pub use replica::Replica;

@@ -36,7 +36,29 @@ pub(crate) fn wait_for_port(child: &mut Child, port: u16, limit: Duration) -> Re
 
 /// Sends a signal by name through `kill`, to this one process.
 pub(crate) fn signal(child: &Child, name: &str) {
-    let _ = std::process::Command::new("kill").arg(format!("-{name}")).arg(child.id().to_string()).status();
+    signal_pid(child.id(), name);
+}
+
+/// The same for a process known by its id.
+pub(crate) fn signal_pid(pid: u32, name: &str) {
+    let _ = std::process::Command::new("kill")
+        .arg(format!("-{name}"))
+        .arg(pid.to_string())
+        .stderr(std::process::Stdio::null())
+        .status();
+}
+
+/// The processes that this one has started and that are still its own.
+pub(crate) fn children_of(pid: u32) -> Vec<u32> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let ids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    ids.filter(|id| parent_of(*id) == Some(pid)).collect()
+}
+
+fn parent_of(pid: u32) -> Option<u32> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The second field is the program's name in parentheses, and may hold spaces.
+    stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()
 }
 
 pub(crate) fn is_root() -> bool {
