@@ -191,6 +191,10 @@ impl Db {
         let _ = timeout(limit, closed).await;
     }
 
+    pub(crate) fn is_closed(&self) -> bool {
+        self.pool.is_closed()
+    }
+
     pub(crate) fn options(&self) -> &DbOptions {
         &self.options
     }
@@ -364,6 +368,15 @@ impl Lease {
         let (limit, connection) = self.start()?;
         let answer = timeout(limit, query.fetch_optional(connection)).await;
         self.settle(answer)
+    }
+
+    /// Opens a transaction on this connection, in a task of its own: whoever waits for it may go away.
+    pub(crate) async fn open(mut self, opening: String) -> Result<Self, StoreError> {
+        let task = tokio::spawn(async move {
+            self.in_transaction = true;
+            self.simple(opening).await.map(|()| self)
+        });
+        task.await.unwrap_or(Err(StoreError::unavailable(UnavailableReason::Unreachable)))
     }
 
     /// Statements without arguments, as one message.

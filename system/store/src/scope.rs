@@ -5,18 +5,30 @@
 //! which sets the tenant locally for itself, and is one trip. Row-level security does the rest; a query here needs no `WHERE tenant_id`, but has one anyway
 //! where an index wants it.
 
+use std::sync::Arc;
+
 use forecastle_domain::TenantId;
 use sqlx::FromRow;
 use sqlx::postgres::PgRow;
+use tokio::sync::Mutex;
 
-use crate::error::StoreError;
+use crate::error::{StoreError, UnavailableReason};
 use crate::pool::{Db, Lease, PgQuery, PgQueryAs, PgQueryScalar};
 
 /// The right to open transactions for one tenant.
 #[derive(Clone)]
 pub struct TenantScope {
-    db: Db,
+    source: Source,
     tenant_id: TenantId,
+}
+
+/// Where a scope's statements run.
+#[derive(Clone)]
+enum Source {
+    /// On whichever connection of the pool is free.
+    Pool(Db),
+    /// On this one alone, for as long as the scope lasts.
+    Held(Arc<Mutex<Option<Lease>>>),
 }
 
 impl Db {
@@ -24,11 +36,20 @@ impl Db {
     /// list of tenants to bill, never from a request's own fields.
     #[must_use]
     pub fn tenant(&self, tenant_id: TenantId) -> TenantScope {
-        TenantScope { db: self.clone(), tenant_id }
+        TenantScope { source: Source::Pool(self.clone()), tenant_id }
     }
 }
 
+/// What a scope of one connection answers once a transaction has taken that.
+const NOTHING_HELD: StoreError = StoreError::unavailable(UnavailableReason::Unreachable);
+
 impl TenantScope {
+    /// The scope of one tenant on one connection, as [`Db::tenant`] says. The last thing done with it may
+    /// be one transaction, which takes the connection.
+    pub(crate) fn held(lease: Lease, tenant_id: TenantId) -> Self {
+        Self { source: Source::Held(Arc::new(Mutex::new(Some(lease)))), tenant_id }
+    }
+
     /// Whose scope this is.
     #[must_use]
     pub const fn tenant_id(&self) -> TenantId {
@@ -42,7 +63,11 @@ impl TenantScope {
     pub async fn begin(&self) -> Result<TenantTx, StoreError> {
         // A UUID's text form holds hex digits and hyphens only, so it is safe inside the quotes.
         let opening = format!("BEGIN; SELECT set_config('app.tenant', '{}', true)", self.tenant_id);
-        Ok(TenantTx { lease: self.db.lease(opening, true).await?, tenant_id: self.tenant_id })
+        let lease = match &self.source {
+            Source::Pool(db) => db.lease(opening, true).await?,
+            Source::Held(held) => held.lock().await.take().ok_or(NOTHING_HELD)?.open(opening).await?,
+        };
+        Ok(TenantTx { lease, tenant_id: self.tenant_id })
     }
 
     /// The rows of a reading function: one trip, and nothing of it outlasts the statement. `statement`
@@ -57,7 +82,11 @@ impl TenantScope {
         T: Send + Unpin + for<'r> FromRow<'r, PgRow>,
     {
         let tenant = self.tenant_id.as_uuid();
-        self.db.read_all(|| arguments(sqlx::query_as(statement).bind(tenant))).await
+        let query = || arguments(sqlx::query_as(statement).bind(tenant));
+        match &self.source {
+            Source::Pool(db) => db.read_all(query).await,
+            Source::Held(held) => held.lock().await.as_mut().ok_or(NOTHING_HELD)?.all(query()).await,
+        }
     }
 
     /// The first row of the same, if there is one.

@@ -10,5 +10,6 @@ mod pool;
 mod queue;
 mod queue_laws;
 mod reads;
+mod replicas;
 mod support;
 mod tenancy;
