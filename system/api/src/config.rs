@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use forecastle_store::{CacheOptions, DbOptions};
+use forecastle_store::{CacheOptions, DbOptions, ReplicaOptions};
 use metrics_exporter_prometheus::PrometheusHandle;
 
 use crate::client_address::TrustedNetwork;
@@ -62,6 +62,8 @@ impl Default for Limits {
 pub struct ApiConfig {
     /// How to reach PostgreSQL.
     pub db: DbOptions,
+    /// Copies of the database that may answer reads.
+    pub replicas: ReplicaOptions,
     /// How to reach Redis.
     pub cache: CacheOptions,
     /// What `/metrics` renders; `None` installs a recorder for this process.
@@ -117,6 +119,7 @@ impl ApiConfig {
     pub fn new(db: DbOptions, cache: CacheOptions, keys: KeySet) -> Self {
         Self {
             db,
+            replicas: ReplicaOptions::default(),
             cache,
             metrics: None,
             customer_cap: None,

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use forecastle_store::{Cache, CacheUnavailable, Db, StoreError};
+use forecastle_store::{Cache, CacheUnavailable, Db, Reads, StoreError};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder};
 use tokio::net::TcpListener;
 
@@ -19,7 +19,7 @@ const METRICS_UPKEEP_EVERY: Duration = Duration::from_secs(5);
 /// Why an instance did not start or did not end well.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// The database's address does not parse.
+    /// The database's address, or a replica's, does not parse.
     #[error("open database pool: {0}")]
     Database(#[from] StoreError),
     /// Redis's address does not parse.
@@ -46,6 +46,7 @@ pub async fn serve(
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), ServeError> {
     let db = Db::open(config.db.clone())?;
+    let reads = Reads::open(db.clone(), &config.replicas)?;
     let cache = Cache::open_shared(&config.cache, &db, config.cache_trust)?;
     let metrics = match config.metrics.clone() {
         Some(handle) => handle,
@@ -65,7 +66,7 @@ pub async fn serve(
         }
     });
 
-    let app = router(AppState::new(config, db.clone(), cache, metrics));
+    let app = router(AppState::new(config, db.clone(), reads.clone(), cache, metrics));
     let (draining, mut when_draining) = tokio::sync::watch::channel(false);
     let server = axum::serve(listener, app.into_make_service_with_connect_info::<SocketAddr>()).with_graceful_shutdown(
         async move {
@@ -86,6 +87,6 @@ pub async fn serve(
         }
     };
     upkeep.abort();
-    db.close(drain_timeout).await;
+    tokio::join!(db.close(drain_timeout), reads.close(drain_timeout));
     Ok(outcome?)
 }

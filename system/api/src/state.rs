@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use forecastle_store::{Cache, Db};
+use forecastle_store::{Cache, Db, Reads};
 use metrics_exporter_prometheus::PrometheusHandle;
 
 use crate::config::ApiConfig;
@@ -19,6 +19,8 @@ pub struct AppState {
 pub struct Shared {
     pub(crate) config: ApiConfig,
     pub(crate) db: Db,
+    /// What may be answered by a replica. Never what decides who may do what.
+    pub(crate) reads: Reads,
     pub(crate) cache: Cache,
     pub(crate) passwords: Passwords,
     pub(crate) limiter: RateLimiter,
@@ -26,7 +28,7 @@ pub struct Shared {
 }
 
 impl AppState {
-    pub(crate) fn new(config: ApiConfig, db: Db, cache: Cache, metrics: PrometheusHandle) -> Self {
+    pub(crate) fn new(config: ApiConfig, db: Db, reads: Reads, cache: Cache, metrics: PrometheusHandle) -> Self {
         let passwords = Passwords::new(
             config.password_hashes_max,
             config.password_waiters_max,
@@ -34,7 +36,7 @@ impl AppState {
             config.password_passes,
         );
         let limiter = RateLimiter::new(cache.clone(), config.limits);
-        Self { shared: Arc::new(Shared { config, db, cache, passwords, limiter, metrics }) }
+        Self { shared: Arc::new(Shared { config, db, reads, cache, passwords, limiter, metrics }) }
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use clap::{Args, Parser, Subcommand};
 use forecastle_api::TrustedNetwork;
-use forecastle_store::{CacheOptions, DbOptions};
+use forecastle_store::{CacheOptions, DbOptions, ReplicaAddress, ReplicaOptions};
 use tracing_subscriber::filter::LevelFilter;
 
 /// Multi-tenant forecasting.
@@ -43,8 +43,8 @@ pub(crate) struct DbArgs {
     /// postgres://user:password@host:port/database
     #[arg(long, env = "FORECASTLE_DATABASE_URL", hide_env_values = true)]
     database_url: String,
-    /// Most connections of this process, among them the one on which serve and work listen
-    /// [default: 50; work: concurrency + 5; bill: parallel + 2].
+    /// Most connections of this process, among them the one on which serve and work listen; serve with
+    /// --replica-url has one more [default: 50; work: concurrency + 5; bill: parallel + 2].
     #[arg(long, env = "FORECASTLE_POOL_MAX")]
     pool_max: Option<u32>,
     /// Longest wait for a connection.
@@ -91,10 +91,54 @@ impl RedisArgs {
     }
 }
 
+/// Copies of the database that may answer reads.
+#[derive(Args)]
+pub(crate) struct ReplicaArgs {
+    /// A streaming replica, as name=postgres://user:password@host:port/database; several by commas or by
+    /// repeating the flag. Its name stands in metrics.
+    #[arg(long, env = "FORECASTLE_REPLICA_URL", hide_env_values = true, value_delimiter = ',')]
+    replica_url: Vec<String>,
+    /// Most connections to each replica.
+    #[arg(long, env = "FORECASTLE_REPLICA_POOL_MAX", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..))]
+    replica_pool_max: u32,
+    /// Longest wait for a replica's connection and first answer, before the read goes elsewhere.
+    #[arg(long, env = "FORECASTLE_REPLICA_OPENING_TIMEOUT_MS", default_value_t = 500)]
+    replica_opening_timeout_ms: u64,
+    /// Longest run of a statement on a replica.
+    #[arg(long, env = "FORECASTLE_REPLICA_STATEMENT_TIMEOUT_MS", default_value_t = 1_000)]
+    replica_statement_timeout_ms: u64,
+    /// Longest wait for a replica to replay what a read must see.
+    #[arg(long, env = "FORECASTLE_REPLICA_CATCH_UP_MS", default_value_t = 20)]
+    replica_catch_up_ms: u64,
+    /// Time between two looks at a replica.
+    #[arg(long, env = "FORECASTLE_REPLICA_POLL_MS", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
+    replica_poll_ms: u64,
+    /// Longest wait for the primary to say how far its log reaches.
+    #[arg(long, env = "FORECASTLE_REPLICA_POSITION_TIMEOUT_MS", default_value_t = 500)]
+    replica_position_timeout_ms: u64,
+}
+
+impl ReplicaArgs {
+    pub(crate) fn options(&self) -> Result<ReplicaOptions, &'static str> {
+        let replicas: Result<Vec<_>, _> = self.replica_url.iter().map(|text| ReplicaAddress::parse(text)).collect();
+        Ok(ReplicaOptions {
+            replicas: replicas?,
+            max_connections: self.replica_pool_max,
+            opening_timeout: Duration::from_millis(self.replica_opening_timeout_ms),
+            statement_timeout: Duration::from_millis(self.replica_statement_timeout_ms),
+            catch_up_wait: Duration::from_millis(self.replica_catch_up_ms),
+            poll_every: Duration::from_millis(self.replica_poll_ms),
+            position_timeout: Duration::from_millis(self.replica_position_timeout_ms),
+        })
+    }
+}
+
 #[derive(Args)]
 pub(crate) struct ServeArgs {
     #[command(flatten)]
     pub(crate) db: DbArgs,
+    #[command(flatten)]
+    pub(crate) replicas: ReplicaArgs,
     #[command(flatten)]
     pub(crate) redis: RedisArgs,
     /// Where to listen; port 0 takes a free one and prints it.
@@ -353,7 +397,15 @@ mod tests {
     fn a_secret_is_never_shown_in_help() {
         for command in Cli::command().get_subcommands() {
             for flag in command.get_arguments() {
-                let secret = ["database-url", "redis-url", "signing-keys", "password", "app-password", "read-password"];
+                let secret = [
+                    "database-url",
+                    "replica-url",
+                    "redis-url",
+                    "signing-keys",
+                    "password",
+                    "app-password",
+                    "read-password",
+                ];
                 if flag.get_long().is_some_and(|long| secret.contains(&long)) {
                     assert!(flag.is_hide_env_values_set(), "{} {:?}", command.get_name(), flag.get_long());
                 }

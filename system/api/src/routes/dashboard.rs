@@ -54,14 +54,13 @@ pub(crate) struct RecentForecast {
 #[utoipa::path(get, path = "/v1/dashboard", tag = "dashboard", responses((status = 200, body = Dashboard)))]
 pub(crate) async fn read(State(state): State<AppState>, caller: Caller) -> Result<Reply, ApiError> {
     let key = CacheKey::dashboard(caller.tenant);
-    let scope = state.db.tenant(caller.tenant);
-    let load = load(&scope);
+    let load = state.reads.read(caller.tenant, |scope| Box::pin(load(scope)));
     let found: Result<Dashboard, StoreError> =
         state.cache.get_or_load(&key, state.config.cache_ttl, load, |_| true).await;
     let mut dashboard = found?;
     if dashboard.usage.is_over(Utc::now()) {
         // Kept since before the period turned: its usage is the last period's.
-        dashboard = self::load(&scope).await?;
+        dashboard = self::load(&state.db.tenant(caller.tenant)).await?;
     }
     Ok(Reply::json(StatusCode::OK, &dashboard))
 }

@@ -173,8 +173,7 @@ fn accept(body: &[u8]) -> Result<ScenarioId, ApiError> {
 pub(crate) async fn read(State(state): State<AppState>, caller: Caller, PathId(id): PathId) -> Result<Reply, ApiError> {
     let id = ForecastId::from_uuid(id);
     let key = CacheKey::forecast(caller.tenant, id);
-    let scope = state.db.tenant(caller.tenant);
-    let load = forecasts::read(&scope, id);
+    let load = state.reads.read(caller.tenant, |scope| Box::pin(forecasts::read(scope, id)));
     // Only what can no longer change is kept.
     let is_final = |found: &Option<forecasts::Forecast>| found.as_ref().is_some_and(|f| f.summary.is_terminal());
     let found: Result<_, StoreError> = state.cache.get_or_load(&key, state.config.cache_ttl, load, is_final).await;
@@ -187,8 +186,10 @@ pub(crate) async fn read(State(state): State<AppState>, caller: Caller, PathId(i
     (status = 400, body = Problem, content_type = "application/problem+json", description = "limit or cursor is wrong."),
 ))]
 pub(crate) async fn list(State(state): State<AppState>, caller: Caller, page: PageRequest) -> Result<Reply, ApiError> {
-    let mut tx = state.db.tenant(caller.tenant).begin().await?;
-    let found = forecasts::list(&mut tx, page.after, page.limit).await?;
+    let list = state.reads.read(caller.tenant, |scope| {
+        Box::pin(async move { forecasts::list(&mut scope.begin().await?, page.after, page.limit).await })
+    });
+    let found = list.await?;
     let items = found.items.into_iter().map(ForecastItem::from).collect();
     let page = ForecastPage { items, next_cursor: found.next.as_ref().map(encode_cursor) };
     Ok(Reply::json(StatusCode::OK, &page))

@@ -51,6 +51,14 @@ pub(crate) async fn metrics(State(state): State<AppState>) -> impl IntoResponse 
     metrics::gauge!("forecastle_pool_connections_open").set(pool.open);
     metrics::gauge!("forecastle_pool_connections_idle").set(pool.idle);
     metrics::gauge!("forecastle_pool_connections_in_use").set(pool.open.saturating_sub(pool.idle));
+    for replica in state.reads.replicas() {
+        let in_use = replica.pool.open.saturating_sub(replica.pool.idle);
+        metrics::gauge!("forecastle_replica_usable", "replica" => replica.name.clone()).set(u32::from(replica.usable));
+        metrics::gauge!("forecastle_replica_lag_bytes", "replica" => replica.name.clone())
+            .set(replica.lag_bytes as f64);
+        metrics::gauge!("forecastle_replica_connections_max", "replica" => replica.name.clone()).set(replica.pool.max);
+        metrics::gauge!("forecastle_replica_connections_in_use", "replica" => replica.name).set(in_use);
+    }
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], state.metrics.render())
 }
 

@@ -101,8 +101,10 @@ impl From<InvoiceLine> for Line {
     (status = 400, body = Problem, content_type = "application/problem+json", description = "limit or cursor is wrong."),
 ))]
 pub(crate) async fn list(State(state): State<AppState>, caller: Caller, page: PageRequest) -> Result<Reply, ApiError> {
-    let mut tx = state.db.tenant(caller.tenant).begin().await?;
-    let found = invoice_views::list(&mut tx, page.after, page.limit).await?;
+    let list = state.reads.read(caller.tenant, |scope| {
+        Box::pin(async move { invoice_views::list(&mut scope.begin().await?, page.after, page.limit).await })
+    });
+    let found = list.await?;
     let items = found.items.into_iter().map(Invoice::from).collect();
     let page = InvoicePage { items, next_cursor: found.next.as_ref().map(encode_cursor) };
     Ok(Reply::json(StatusCode::OK, &page))
@@ -116,7 +118,10 @@ pub(crate) async fn list(State(state): State<AppState>, caller: Caller, page: Pa
         (status = 404, body = Problem, content_type = "application/problem+json", description = "Absent, or not yours."),
     ))]
 pub(crate) async fn read(State(state): State<AppState>, caller: Caller, PathId(id): PathId) -> Result<Reply, ApiError> {
-    let mut tx = state.db.tenant(caller.tenant).begin().await?;
-    let found = invoice_views::read(&mut tx, InvoiceId::from_uuid(id)).await?;
+    let id = InvoiceId::from_uuid(id);
+    let read = state
+        .reads
+        .read(caller.tenant, |scope| Box::pin(async move { invoice_views::read(&mut scope.begin().await?, id).await }));
+    let found = read.await?;
     Ok(Reply::json(StatusCode::OK, &Invoice::from(found.ok_or_else(ApiError::not_found)?)))
 }

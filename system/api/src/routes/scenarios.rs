@@ -162,8 +162,7 @@ async fn store(tx: &mut TenantTx, content: &ScenarioContent) -> Result<Reply, Ap
 pub(crate) async fn read(State(state): State<AppState>, caller: Caller, PathId(id): PathId) -> Result<Reply, ApiError> {
     let id = ScenarioId::from_uuid(id);
     let key = CacheKey::scenario(caller.tenant, id);
-    let scope = state.db.tenant(caller.tenant);
-    let load = scenarios::read(&scope, id);
+    let load = state.reads.read(caller.tenant, |scope| Box::pin(scenarios::read(scope, id)));
     let found: Result<Option<scenarios::Scenario>, StoreError> =
         state.cache.get_or_load(&key, state.config.cache_ttl, load, Option::is_some).await;
     let scenario = found?.ok_or_else(ApiError::not_found)?;
@@ -228,7 +227,8 @@ async fn replace(
     (status = 400, body = Problem, content_type = "application/problem+json", description = "limit or cursor is wrong."),
 ))]
 pub(crate) async fn list(State(state): State<AppState>, caller: Caller, page: PageRequest) -> Result<Reply, ApiError> {
-    let found = scenarios::list(&state.db.tenant(caller.tenant), page.after, page.limit).await?;
+    let list = state.reads.read(caller.tenant, |scope| Box::pin(scenarios::list(scope, page.after, page.limit)));
+    let found = list.await?;
     let items = found.items.into_iter().map(ScenarioItem::from).collect();
     let page = ScenarioPage { items, next_cursor: found.next.as_ref().map(encode_cursor) };
     Ok(Reply::json(StatusCode::OK, &page))

@@ -32,10 +32,15 @@ fn metrics() -> PrometheusHandle {
 
 /// Generous limits, cheap hashes, short waits.
 pub(crate) fn config(servers: &Servers) -> ApiConfig {
-    let mut db = DbOptions::new(servers.database_url("forecastle_app"), "api-test");
+    config_at(servers.database_url("forecastle_app"), servers.redis_url())
+}
+
+/// The same for servers at these addresses.
+pub(crate) fn config_at(database_url: String, redis_url: String) -> ApiConfig {
+    let mut db = DbOptions::new(database_url, "api-test");
     db.max_connections = 10;
     db.acquire_timeout = Duration::from_millis(1500);
-    let cache = CacheOptions { redis_url: servers.redis_url(), timeout: Duration::from_millis(250) };
+    let cache = CacheOptions { redis_url, timeout: Duration::from_millis(250) };
     let mut config = ApiConfig::new(db, cache, keys());
     config.metrics = Some(metrics());
     config.password_memory_kib = 64;

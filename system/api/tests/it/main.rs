@@ -9,5 +9,6 @@ mod idempotency;
 mod interruption;
 mod isolation;
 mod product;
+mod replicas;
 mod roles;
 mod servers;

@@ -26,6 +26,7 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
 fn config(args: &ServeArgs) -> anyhow::Result<ApiConfig> {
     let keys = KeySet::parse(&args.signing_keys).context("read signing keys")?;
     let mut config = ApiConfig::new(args.db.options(&args.instance, POOL_MAX), args.redis.options(), keys);
+    config.replicas = args.replicas.options().map_err(anyhow::Error::msg).context("read --replica-url")?;
     config.customer_cap = args.customer_cap;
     config.access_ttl = Duration::from_secs(args.access_ttl_s);
     config.refresh_ttl = Duration::from_secs(args.refresh_ttl_s);
