@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use forecastle_billing::{BillingTerms, Provider, WebhookSecrets};
 use forecastle_store::{CacheOptions, DbOptions, ReplicaOptions};
 use metrics_exporter_prometheus::PrometheusHandle;
 
@@ -111,6 +112,16 @@ pub struct ApiConfig {
     pub trusted_proxies: Vec<TrustedNetwork>,
     /// Rate limits.
     pub limits: Limits,
+    /// The payment provider; without it, what charges is answered 503.
+    pub provider: Option<Provider>,
+    /// The durations of dunning; the biller's own.
+    pub billing_terms: BillingTerms,
+    /// What the payment provider signs its events with; without it they are answered 503.
+    pub webhook_secrets: Option<WebhookSecrets>,
+    /// How far from this host's clock an event may have been signed, either way.
+    pub webhook_tolerance: Duration,
+    /// Largest body of an event, bytes.
+    pub webhook_bytes_max: usize,
 }
 
 impl ApiConfig {
@@ -143,6 +154,16 @@ impl ApiConfig {
             password_passes: 2,
             trusted_proxies: Vec::new(),
             limits: Limits::default(),
+            provider: None,
+            billing_terms: BillingTerms::default(),
+            webhook_secrets: None,
+            webhook_tolerance: Duration::from_secs(300),
+            webhook_bytes_max: 64 << 10,
         }
+    }
+
+    /// The tolerance in the type that times are compared in.
+    pub(crate) fn webhook_tolerance(&self) -> chrono::Duration {
+        chrono::Duration::from_std(self.webhook_tolerance).unwrap_or(chrono::Duration::MAX)
     }
 }

@@ -128,6 +128,14 @@ impl ApiError {
             .retry_after(Duration::from_secs(1))
     }
 
+    /// 503: this instance was given no payment provider to ask.
+    #[must_use]
+    pub fn payments_unavailable() -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "payments_unavailable")
+            .detail("Payments cannot be made right now. Try again later.")
+            .retry_after(Duration::from_secs(60))
+    }
+
     /// 500: a bug. `cause` is logged with the request's id and must hold no tenant's data.
     #[must_use]
     pub fn internal(cause: impl Into<Cow<'static, str>>) -> Self {

@@ -33,6 +33,7 @@ pub fn openapi() -> String {
 pub(crate) fn document() -> OpenApi {
     let mut open = routes::public().into_openapi();
     open.merge(routes::credentials().into_openapi());
+    open.merge(routes::signed().into_openapi());
     Group { right: None }.modify(&mut open);
 
     let info = InfoBuilder::new()
@@ -139,12 +140,17 @@ mod tests {
                 "GET /metrics: open",
                 "GET /openapi.json: open",
                 "GET /readyz: open",
+                "GET /v1/credit-notes: read",
+                "GET /v1/credit-notes/{id}: read",
                 "GET /v1/dashboard: read",
                 "GET /v1/forecasts: read",
                 "GET /v1/forecasts/{id}: read",
                 "GET /v1/invoices: read",
                 "GET /v1/invoices/{id}: read",
                 "GET /v1/me: account",
+                "GET /v1/payment-method: manage_billing",
+                "GET /v1/payments: read",
+                "GET /v1/payments/{id}: read",
                 "GET /v1/plan: read",
                 "GET /v1/scenarios: read",
                 "GET /v1/scenarios/{id}: read",
@@ -155,6 +161,8 @@ mod tests {
                 "POST /v1/scenarios: write",
                 "POST /v1/signup: open",
                 "POST /v1/token/refresh: open",
+                "POST /v1/webhooks/payments: open",
+                "PUT /v1/payment-method: manage_billing",
                 "PUT /v1/scenarios/{id}: write",
             ]
         );
@@ -163,8 +171,8 @@ mod tests {
     #[test]
     fn only_the_doors_and_the_machines_are_open() {
         for (method, path, operation) in operations() {
-            let is_open =
-                !path.starts_with("/v1/") || ["/v1/signup", "/v1/login", "/v1/token/refresh"].contains(&&*path);
+            let doors = ["/v1/signup", "/v1/login", "/v1/token/refresh", "/v1/webhooks/payments"];
+            let is_open = !path.starts_with("/v1/") || doors.contains(&&*path);
             let expected = if is_open { serde_json::json!([]) } else { serde_json::json!([{"bearer": []}]) };
             assert_eq!(operation["security"], expected, "{method} {path}");
             assert!(operation["responses"].get("401").is_some() || is_open, "{method} {path}");

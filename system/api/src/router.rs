@@ -27,7 +27,8 @@ pub(crate) fn router(state: AppState) -> Router {
         }
     }
     let credentials = routes::credentials().route_layer(from_fn_with_state(state.clone(), layers::limit_credentials));
-    let (router, _) = routes::public().merge(credentials).merge(protected).split_for_parts();
+    let signed = routes::signed().layer(DefaultBodyLimit::max(state.config.webhook_bytes_max));
+    let (router, _) = routes::public().merge(signed).merge(credentials).merge(protected).split_for_parts();
     router
         .fallback(|| async { ApiError::not_found() })
         .method_not_allowed_fallback(|| async { ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed") })

@@ -9,7 +9,12 @@ mod charge;
 mod provider;
 mod run;
 mod tenant_books;
+mod webhook;
+pub mod webhook_event;
+pub mod webhook_signature;
 
 pub use forecastle_domain::BillingTerms;
 pub use provider::{BadProviderAddress, Provider};
 pub use run::{BillingRun, RunSummary};
+pub use webhook::{EventOutcome, take_in_event};
+pub use webhook_signature::{BadWebhookSecrets, Forged, SignedHeaders, WebhookSecrets};

@@ -10,9 +10,11 @@ pub mod invoice;
 pub mod job;
 pub mod mail;
 pub mod money;
+pub mod payment_token;
 pub mod period;
 pub mod plan;
 pub mod plan_history;
+pub mod proration;
 pub mod role;
 mod text_enum;
 
@@ -26,8 +28,10 @@ pub use invoice::{
 pub use job::{JOB_ATTEMPTS_MAX, JobState, backoff_floor_ms, backoff_ms};
 pub use mail::{DunningNotice, Mail, TokenPurpose};
 pub use money::{Currency, Money, MoneyError, round_half_away};
+pub use payment_token::{PaymentToken, PaymentTokenError};
 pub use period::{BillingCalendar, Period, UnknownZone, parse_zone};
 pub use plan::Plan;
 pub use plan_history::{AppliedChange, BillingState, PlanChangeKind, PlanHistory};
+pub use proration::{ProrationCharge, proration_invoice, remaining_seconds};
 pub use role::{Right, Role};
 pub use text_enum::UnknownName;

@@ -223,6 +223,22 @@ pub(crate) struct ServeArgs {
     /// Most customers that may sign up (the launch phase); unlimited if absent.
     #[arg(long, env = "FORECASTLE_CUSTOMER_CAP")]
     pub(crate) customer_cap: Option<u64>,
+    /// The payment provider; without it, what charges is answered 503.
+    #[arg(long, env = "FORECASTLE_PROVIDER_URL")]
+    pub(crate) provider_url: Option<String>,
+    /// Longest wait for one of its answers.
+    #[arg(long, env = "FORECASTLE_PROVIDER_TIMEOUT_MS", default_value_t = 2_000)]
+    pub(crate) provider_timeout_ms: u64,
+    /// What the payment provider signs its events with: whsec_<base64>, or two of them separated by a comma
+    /// while they are being exchanged; without it, events are answered 503.
+    #[arg(long, env = "FORECASTLE_WEBHOOK_SECRETS", hide_env_values = true)]
+    pub(crate) webhook_secrets: Option<String>,
+    /// How far from this host's clock an event may have been signed.
+    #[arg(long, env = "FORECASTLE_WEBHOOK_TOLERANCE_MS", default_value_t = 300_000)]
+    pub(crate) webhook_tolerance_ms: u64,
+    /// Largest body of an event.
+    #[arg(long, env = "FORECASTLE_WEBHOOK_BYTES_MAX", default_value_t = 65_536)]
+    pub(crate) webhook_bytes_max: usize,
 }
 
 #[derive(Args)]
@@ -405,6 +421,7 @@ mod tests {
                     "password",
                     "app-password",
                     "read-password",
+                    "webhook-secrets",
                 ];
                 if flag.get_long().is_some_and(|long| secret.contains(&long)) {
                     assert!(flag.is_hide_env_values_set(), "{} {:?}", command.get_name(), flag.get_long());

@@ -104,6 +104,39 @@ pub async fn post_written_off(
     post(tx, "written_off", invoice.as_uuid(), currency, &entries).await
 }
 
+/// Money went back to the customer: first out of its credit, the rest onto an account of refunds.
+///
+/// # Errors
+/// As [`StoreError`] says.
+pub async fn post_payment_refunded(
+    tx: &mut TenantTx,
+    currency: Currency,
+    back_minor: i64,
+    from_credit_minor: i64,
+) -> Result<(), StoreError> {
+    let entries = [
+        debit("customer_credit", from_credit_minor),
+        debit("refunds", back_minor - from_credit_minor),
+        credit("cash", back_minor),
+    ];
+    // A payment may be given back in parts, each a posting of its own.
+    post(tx, "payment_refunded", Uuid::now_v7(), currency, &entries).await
+}
+
+/// Money came in for a charge that counted as declined: nothing is owed for it, so it is the customer\'s credit.
+///
+/// # Errors
+/// `Conflict` if it was posted already; else as [`StoreError`] says.
+pub async fn post_unexpected_payment(
+    tx: &mut TenantTx,
+    payment: PaymentId,
+    currency: Currency,
+    amount_minor: i64,
+) -> Result<(), StoreError> {
+    let entries = [debit("cash", amount_minor), credit("customer_credit", amount_minor)];
+    post(tx, "payment_unexpected", payment.as_uuid(), currency, &entries).await
+}
+
 /// Entries of nothing are left out; a negative amount stands on the other side.
 async fn post(
     tx: &mut TenantTx,

@@ -205,7 +205,7 @@ async fn state(tx: &mut TenantTx, payment: PaymentId) -> Result<PaymentState, St
     parse_state(&word.ok_or(StoreError::NotFound)?)
 }
 
-fn parse_state(word: &str) -> Result<PaymentState, StoreError> {
+pub(crate) fn parse_state(word: &str) -> Result<PaymentState, StoreError> {
     match word {
         "intended" => Ok(PaymentState::Intended),
         "unknown" => Ok(PaymentState::Unknown),

@@ -5,6 +5,7 @@
 //! needs it and says how to mend that; nothing is skipped.
 
 pub mod customers;
+pub mod payment_provider;
 mod postgres;
 mod redis;
 mod relay;

@@ -4,6 +4,7 @@
 //! declared right cannot be registered; a handler need not, and must not, look at the role itself.
 
 mod answers;
+mod credit_notes;
 mod dashboard;
 mod forecasts;
 mod health;
@@ -11,11 +12,14 @@ mod invoices;
 mod login;
 mod logout;
 mod me;
+mod payment_method;
+mod payments;
 mod plan;
 mod scenarios;
 mod signup;
 mod token;
 mod usage;
+mod webhooks;
 
 use forecastle_domain::Right;
 use utoipa_axum::router::OpenApiRouter;
@@ -39,6 +43,11 @@ pub(crate) fn credentials() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(signup::sign_up)).routes(routes!(login::log_in))
 }
 
+/// Operations that a signature lets in instead of a session.
+pub(crate) fn signed() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new().routes(routes!(webhooks::receive))
+}
+
 /// Operations that need a session and this right. Who lacks the right gets 403 `role_forbidden` before
 /// anything else of the request is looked at; the OpenAPI document says so by itself.
 pub(crate) fn of_right(right: Right) -> OpenApiRouter<AppState> {
@@ -54,12 +63,16 @@ pub(crate) fn of_right(right: Right) -> OpenApiRouter<AppState> {
             .routes(routes!(plan::read))
             .routes(routes!(usage::read))
             .routes(routes!(invoices::list))
-            .routes(routes!(invoices::read)),
+            .routes(routes!(invoices::read))
+            .routes(routes!(payments::list))
+            .routes(routes!(payments::read))
+            .routes(routes!(credit_notes::list))
+            .routes(routes!(credit_notes::read)),
         Right::Write => group
             .routes(routes!(scenarios::create))
             .routes(routes!(scenarios::edit))
             .routes(routes!(forecasts::request)),
         Right::ManageUsers => group,
-        Right::ManageBilling => group,
+        Right::ManageBilling => group.routes(routes!(payment_method::read, payment_method::replace)),
     }
 }

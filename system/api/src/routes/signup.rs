@@ -3,7 +3,7 @@
 use axum::extract::State;
 use axum::http::StatusCode;
 use chrono_tz::Tz;
-use forecastle_domain::{CredentialError, Currency, Email, Password, Plan, SessionId, TenantId, UserId};
+use forecastle_domain::{CredentialError, Currency, Email, Password, PaymentToken, Plan, SessionId, TenantId, UserId};
 use forecastle_store::identity::{self, EMAIL_CONSTRAINT, NewTenant};
 use forecastle_store::sessions;
 use utoipa::ToSchema;
@@ -129,7 +129,7 @@ fn accept(body: &[u8]) -> Result<Accepted, ApiError> {
     let currency = fields.word("currency", "must be USD, EUR, GBP, JPY or KWD");
     let zone = fields.word("time_zone", "must be an IANA time zone");
     let tax_rate_ppm = fields.integer_or("tax_rate_ppm", 0, 0..=1_000_000);
-    let payment_token = fields.optional_text("payment_token", 200).filter(|token| !token.is_empty());
+    let payment_token = payment_token(&mut fields);
     if plan.is_some_and(|plan| plan != Plan::Free) && payment_token.is_none() {
         let message = "is required for a paid plan";
         fields.problem(FieldProblem::new("/payment_token", "required", message));
@@ -140,6 +140,19 @@ fn accept(body: &[u8]) -> Result<Accepted, ApiError> {
         return Err(ApiError::internal("a refused field was not noted"));
     };
     Ok(Accepted { organization, name, email, password, plan, currency, zone, tax_rate_ppm, payment_token })
+}
+
+/// Null and an empty string are none.
+fn payment_token(fields: &mut Fields) -> Option<String> {
+    let text = fields.optional_text("payment_token", 200).filter(|token| !token.is_empty())?;
+    match PaymentToken::parse(&text) {
+        Ok(token) => Some(token.as_str().to_owned()),
+        Err(error) => {
+            fields.problem(FieldProblem::new("/payment_token", error.code(), error.to_string()));
+            // Noted: the message "required" beside it would mislead.
+            Some(String::new())
+        }
+    }
 }
 
 fn read_credential<T>(
@@ -185,6 +198,8 @@ mod tests {
         let answer = refused(|b| b["password"] = "hunter2".into());
         assert!(answer.contains("/password") && answer.contains("too_short") && !answer.contains("hunter2"));
         assert!(refused(|b| b["plan"] = "PRO".into()).contains("/payment_token"));
+        let card = refused(|b| b["payment_token"] = "4242424242424242".into());
+        assert!(card.contains("card_number") && !card.contains("4242") && !card.contains("required"));
         assert!(refused(|b| b["currency"] = "CHF".into()).contains("/currency"));
         assert!(refused(|b| b["time_zone"] = "Mars/Olympus".into()).contains("/time_zone"));
         assert!(refused(|b| b["tax_rate_ppm"] = 1_000_001.into()).contains("/tax_rate_ppm"));

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use forecastle_api::{ApiConfig, KeySet, Limits, Rate};
+use forecastle_billing::{Provider, WebhookSecrets};
 use serde_json::json;
 
 use crate::cli::ServeArgs;
@@ -46,6 +47,13 @@ fn config(args: &ServeArgs) -> anyhow::Result<ApiConfig> {
     config.password_passes = args.password_passes;
     config.trusted_proxies.clone_from(&args.trusted_proxies);
     config.limits = limits(args);
+    let provider_timeout = Duration::from_millis(args.provider_timeout_ms);
+    let provider = args.provider_url.as_ref().map(|url| Provider::new(url, provider_timeout));
+    config.provider = provider.transpose().context("open payment provider")?;
+    let secrets = args.webhook_secrets.as_deref().map(WebhookSecrets::parse);
+    config.webhook_secrets = secrets.transpose().context("read webhook secrets")?;
+    config.webhook_tolerance = Duration::from_millis(args.webhook_tolerance_ms);
+    config.webhook_bytes_max = args.webhook_bytes_max;
     Ok(config)
 }
 
