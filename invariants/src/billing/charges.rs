@@ -86,9 +86,10 @@ impl Side<'_> {
     fn judge_payments(&self, found: &mut Finding) {
         let succeeded: Vec<&&PaymentRow> =
             self.payments.iter().filter(|payment| payment.state == "succeeded").collect();
-        if self.payments.len() > 1 {
-            let count = self.payments.len().to_string();
-            self.breach("payment_doubled", "has more than one payment", "1", &count, found);
+        // Declined ones took nothing, and each is followed by another under a key of its own.
+        let open = self.payments.iter().filter(|payment| payment.state != "failed").count();
+        if open > 1 {
+            self.breach("payment_doubled", "has more than one payment", "1", &open.to_string(), found);
         }
         if self.charges.is_empty() && (!succeeded.is_empty() || self.invoice.state == "paid") {
             self.breach("paid_without_charge", "counts as paid", "a charge in the provider's book", "none", found);

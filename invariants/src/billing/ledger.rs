@@ -28,6 +28,10 @@ pub(super) fn judge(case: &Case<'_>, found: &mut Finding) {
             posting.currencies.push(&entry.currency);
         }
     }
+    for ((_, kind, _), posting) in &mut postings {
+        // Judged for balance alone: what they correct is judged by its own posting.
+        posting.is_used = is_correction(kind);
+    }
     for ((tenant, kind, reference), posting) in &postings {
         found.saw_many("postings", 1);
         if posting.debit != posting.credit || posting.currencies.len() != 1 {
@@ -37,9 +41,11 @@ pub(super) fn judge(case: &Case<'_>, found: &mut Finding) {
             found.breach(Breach::new("ledger_unbalanced", what, expected, actual).of(case.rows.label(tenant)));
         }
     }
-    for invoice in state.invoices.iter().filter(|invoice| matches!(invoice.state.as_str(), "issued" | "paid")) {
+    for invoice in state.invoices.iter().filter(|invoice| invoice.state != "draft") {
         let owed = (invoice.total_minor, invoice.currency.as_str());
-        let is_mine = |key: &Key<'_>| key.0 == invoice.tenant_id && !is_payment(key.1) && key.2 == invoice.invoice_id;
+        let is_mine = |key: &Key<'_>| {
+            key.0 == invoice.tenant_id && !is_payment(key.1) && !is_correction(key.1) && key.2 == invoice.invoice_id
+        };
         posted_once(case, &mut postings, is_mine, ("invoice", &invoice.invoice_id, owed), &invoice.tenant_id, found);
     }
     for payment in state.payments.iter().filter(|payment| payment.state == "succeeded") {
@@ -59,7 +65,12 @@ pub(super) fn judge(case: &Case<'_>, found: &mut Finding) {
 }
 
 fn is_payment(kind: &str) -> bool {
-    kind.starts_with("payment")
+    kind.starts_with("payment") && !is_correction(kind)
+}
+
+/// Postings beside those of issue and payment, under the same references.
+fn is_correction(kind: &str) -> bool {
+    matches!(kind, "credit_note" | "credit_applied" | "written_off" | "payment_refunded")
 }
 
 fn posted_once(

@@ -226,7 +226,85 @@ mod tests {
         assert_eq!(parse_zone(""), Err(UnknownZone));
     }
 
+    /// The first instant of a date found another way: walk through the two days around it by the quarter of an
+    /// hour, then by the second, and take the first whose local date is that one or later.
+    fn first_instant_by_walking(zone: Tz, day: NaiveDate) -> DateTime<Utc> {
+        let local = |instant: DateTime<Utc>| instant.with_timezone(&zone).date_naive();
+        let mut instant = day.and_time(NaiveTime::MIN).and_utc() - Duration::hours(30);
+        while local(instant + Duration::minutes(15)) < day {
+            instant += Duration::minutes(15);
+        }
+        while local(instant) < day {
+            instant += Duration::seconds(1);
+        }
+        instant
+    }
+
+    #[test]
+    fn a_day_begins_where_walking_through_it_says_so() {
+        for (zone, day) in [
+            (Tz::America__Sao_Paulo, "2018-11-04"),
+            (Tz::America__Sao_Paulo, "2018-11-05"),
+            (Tz::Asia__Beirut, "2022-03-27"),
+            (Tz::Asia__Beirut, "2023-03-26"),
+            (Tz::America__Santiago, "2022-09-11"),
+            (Tz::Africa__Cairo, "2023-04-28"),
+            (Tz::Asia__Tehran, "2022-03-22"),
+            (Tz::America__Asuncion, "2023-10-01"),
+            (Tz::Pacific__Apia, "2011-12-29"),
+            (Tz::Pacific__Apia, "2011-12-30"),
+            (Tz::Pacific__Apia, "2011-12-31"),
+            (Tz::Pacific__Kwajalein, "1993-08-21"),
+            (Tz::Asia__Manila, "1844-12-31"),
+            (Tz::Australia__Lord_Howe, "2024-10-06"),
+            (Tz::Asia__Kathmandu, "1986-01-01"),
+            (Tz::Africa__Monrovia, "1972-01-07"),
+            (Tz::Europe__London, "2024-03-31"),
+        ] {
+            assert_eq!(first_instant(zone, date(day)), first_instant_by_walking(zone, date(day)), "{zone} {day}");
+        }
+    }
+
+    #[test]
+    fn a_period_across_the_date_that_was_skipped_is_whole() {
+        // Anchored on the 30th, in a zone that had no 30 December 2011: that period begins with the 31st.
+        let calendar = BillingCalendar::new(Tz::Pacific__Apia, date("2011-09-30"));
+        let (november, december) = (calendar.period(2), calendar.period(3));
+        assert_eq!((november.end, november.seconds()), (december.start, 30 * 86_400));
+        let local = december.start.with_timezone(&Tz::Pacific__Apia);
+        assert_eq!(local.format("%F %R").to_string(), "2011-12-31 00:00");
+        assert_eq!(december.seconds(), 30 * 86_400);
+    }
+
+    #[test]
+    fn anchors_at_a_months_end_keep_their_day_for_ever() {
+        for (anchor, days) in [
+            ("2023-10-31", [31, 30, 31, 31, 29, 31, 30, 31, 30, 31, 31, 30, 31]),
+            ("2023-10-30", [30, 30, 30, 30, 29, 30, 30, 30, 30, 30, 30, 30, 30]),
+            ("2023-10-29", [29, 29, 29, 29, 29, 29, 29, 29, 29, 29, 29, 29, 29]),
+        ] {
+            let calendar = BillingCalendar::new(Tz::UTC, date(anchor));
+            let found: Vec<_> = (0..13).map(|n| calendar.period(n).start.date_naive().day()).collect();
+            assert_eq!(found, days, "{anchor}");
+        }
+    }
+
     proptest! {
+        #[test]
+        fn a_boundary_is_the_first_instant_of_the_anchors_day_in_its_month(
+            zone in proptest::sample::select(&chrono_tz::TZ_VARIANTS[..]),
+            day in 0_i64..30_000,
+            index in 0_u32..300,
+        ) {
+            let anchor = date("1970-01-01") + Duration::days(day);
+            let start = BillingCalendar::new(zone, anchor).period(index).start;
+            // The month counted by hand, and the anchor's day or the month's last.
+            let months = anchor.year() * 12 + anchor.month0() as i32 + index as i32;
+            let (year, month) = (months.div_euclid(12), months.rem_euclid(12) as u32 + 1);
+            let wanted = (1..=anchor.day()).rev().find_map(|d| NaiveDate::from_ymd_opt(year, month, d)).unwrap();
+            prop_assert_eq!(start, first_instant_by_walking(zone, wanted));
+        }
+
         #[test]
         fn periods_tile_time_and_contain_their_instants(
             zone in proptest::sample::select(&chrono_tz::TZ_VARIANTS[..]),

@@ -4,9 +4,11 @@
 //! Not for the product: only `dev-dependencies` name this crate. A missing server fails the test that
 //! needs it and says how to mend that; nothing is skipped.
 
+pub mod books;
 pub mod customers;
 pub mod payment_provider;
 mod postgres;
+pub mod provider;
 mod redis;
 mod relay;
 mod replica;

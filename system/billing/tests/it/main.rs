@@ -1,4 +1,8 @@
 //! The billing run against a real PostgreSQL and a small provider that keeps its own book.
 
+mod bed;
 mod books;
-mod provider;
+mod credit_notes;
+mod dunning;
+mod moods;
+mod plans;

@@ -1,0 +1,113 @@
+//! A provider whose answers are lost, late, or a refusal: the money is taken once, and known in the end.
+
+use std::sync::atomic::Ordering;
+
+use forecastle_billing::RunSummary;
+
+use crate::bed::bed;
+
+#[tokio::test]
+async fn a_lost_answer_is_resolved_by_asking_and_charges_once() {
+    let mut bed = bed().await;
+    bed.customer("PRO", "USD", "2026-01-01 00:00+00").await;
+    bed.book.answers_to_lose.store(1, Ordering::SeqCst);
+    let summary = bed.bill("2026-01-01T02:00:00Z").await;
+    assert_eq!(summary, RunSummary { drafted: 1, issued: 1, charged: 1, ..RunSummary::default() });
+    assert_eq!((bed.book.count(), bed.book.posts.load(Ordering::SeqCst)), (1, 1));
+    bed.assert_square().await;
+}
+
+#[tokio::test]
+async fn an_answer_that_stays_lost_is_unknown_until_a_later_run_asks() {
+    let mut bed = bed().await;
+    bed.customer("PRO", "USD", "2026-01-01 00:00+00").await;
+    bed.book.answers_to_lose.store(100, Ordering::SeqCst);
+    bed.book.look_ups_to_lose.store(100, Ordering::SeqCst);
+    let summary = bed.bill("2026-01-01T02:00:00Z").await;
+    assert_eq!((summary.unknown, summary.is_complete()), (1, false));
+    assert_eq!(bed.count("SELECT count(*) FROM app.payments WHERE state = 'unknown'").await, 1);
+
+    bed.book.look_ups_to_lose.store(0, Ordering::SeqCst);
+    let posts = bed.book.posts.load(Ordering::SeqCst);
+    let summary = bed.bill("2026-01-01T02:00:00Z").await;
+    assert_eq!(summary, RunSummary { charged: 1, ..RunSummary::default() });
+    assert_eq!((bed.book.count(), bed.book.posts.load(Ordering::SeqCst)), (1, posts));
+    bed.assert_square().await;
+}
+
+#[tokio::test]
+async fn an_answer_that_is_never_given_is_asked_for_and_charged_once() {
+    let mut bed = bed().await;
+    bed.customer("PRO", "USD", "2026-01-01 00:00+00").await;
+    bed.book.answers_to_withhold.store(1, Ordering::SeqCst);
+    let summary = bed.bill("2026-01-01T02:00:00Z").await;
+    assert_eq!((summary.charged, bed.book.count()), (1, 1));
+    bed.assert_square().await;
+}
+
+#[tokio::test]
+async fn a_charge_that_happens_after_the_caller_has_gone_happens_once() {
+    let mut bed = bed().await;
+    bed.customer("PRO", "EUR", "2026-01-01 00:00+00").await;
+    // Later than the time-out and the look-up after it, and twice so: the third request finds the charge.
+    bed.book.late_ms.store(600, Ordering::SeqCst);
+    bed.book.effects_to_delay.store(2, Ordering::SeqCst);
+    bed.bill("2026-01-01T02:00:00Z").await;
+    let summary = bed.bill("2026-01-01T02:00:00Z").await;
+    assert!(summary.is_complete());
+    assert_eq!((bed.book.count(), bed.book.charged().len()), (1, 1));
+    bed.assert_square().await;
+}
+
+#[tokio::test]
+async fn a_provider_that_fails_for_long_takes_nothing_and_is_asked_a_bounded_number_of_times() {
+    let mut bed = bed().await;
+    bed.customer("STARTER", "GBP", "2026-01-01 00:00+00").await;
+    bed.book.requests_to_refuse.store(1_000, Ordering::SeqCst);
+    let summary = bed.bill("2026-01-01T02:00:00Z").await;
+    assert_eq!((summary.unknown, summary.is_complete()), (1, false));
+    assert!(bed.book.posts.load(Ordering::SeqCst) <= 3);
+    bed.book.requests_to_refuse.store(0, Ordering::SeqCst);
+    assert_eq!(bed.bill("2026-01-01T02:00:00Z").await, RunSummary { charged: 1, ..RunSummary::default() });
+    bed.assert_square().await;
+}
+
+#[tokio::test]
+async fn an_unknown_payment_is_settled_under_its_own_key_before_dunning_goes_on() {
+    let mut bed = bed().await;
+    bed.customer("PRO", "USD", "2026-01-01 00:00+00").await;
+    bed.book.answers_to_lose.store(100, Ordering::SeqCst);
+    bed.book.look_ups_to_lose.store(1_000, Ordering::SeqCst);
+    for as_of in ["2026-01-01T02:00:00Z", "2026-01-03T00:00:00Z", "2026-01-20T00:00:00Z"] {
+        assert_eq!(bed.bill(as_of).await.unknown, 1, "{as_of}");
+    }
+    // The next period is billed meanwhile; its own charge is unknown too.
+    assert_eq!(bed.bill("2026-02-01T02:00:00Z").await.unknown, 2);
+    let purposes = bed.words("SELECT DISTINCT purpose FROM app.payments").await;
+    assert_eq!(purposes, ["invoice"]);
+    bed.book.answers_to_lose.store(0, Ordering::SeqCst);
+    bed.book.look_ups_to_lose.store(0, Ordering::SeqCst);
+    let summary = bed.bill("2026-02-01T02:00:00Z").await;
+    assert_eq!(summary, RunSummary { charged: 2, ..RunSummary::default() });
+    assert_eq!(bed.book.count(), 2);
+    bed.assert_square().await;
+}
+
+#[tokio::test]
+async fn another_card_is_charged_only_under_another_key() {
+    let mut bed = bed().await;
+    let customer = bed.customer("PRO", "USD", "2026-01-01 00:00+00").await;
+    bed.book.requests_to_refuse.store(100, Ordering::SeqCst);
+    assert_eq!(bed.bill("2026-01-01T02:00:00Z").await.unknown, 1);
+    bed.does("UPDATE app.tenants SET payment_token = 'tok-new'").await;
+    bed.book.requests_to_refuse.store(0, Ordering::SeqCst);
+    bed.book.declining.store(true, Ordering::SeqCst);
+    assert_eq!(bed.bill("2026-01-01T02:00:00Z").await.failed, 1);
+    bed.book.declining.store(false, Ordering::SeqCst);
+    assert_eq!(bed.bill("2026-01-03T00:00:00Z").await.charged, 1);
+    let tokens = bed.words("SELECT payment_token FROM app.payments ORDER BY purpose DESC").await;
+    assert_eq!(tokens, [format!("tok-{}", customer.tenant), "tok-new".to_owned()]);
+    let sent: Vec<_> = bed.book.charged().into_values().map(|sent| sent["payment_token"].clone()).collect();
+    assert_eq!(sent, ["tok-new"]);
+    bed.assert_square().await;
+}

@@ -1,0 +1,3 @@
+//! The binary itself, as processes that are stopped and killed.
+
+mod biller;
