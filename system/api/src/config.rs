@@ -5,11 +5,12 @@
 use std::time::Duration;
 
 use forecastle_billing::{BillingTerms, Provider, WebhookSecrets};
+use forecastle_store::sessions::Lifetimes;
 use forecastle_store::{CacheOptions, DbOptions, ReplicaOptions};
 use metrics_exporter_prometheus::PrometheusHandle;
 
 use crate::client_address::TrustedNetwork;
-use crate::tokens::KeySet;
+use crate::key_ring::KeyRing;
 
 /// How fast one caller may go: a bucket of `burst` tokens, refilled at `per_second`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,8 +72,8 @@ pub struct ApiConfig {
     pub metrics: Option<PrometheusHandle>,
     /// Most tenants there may be; `None` is no cap.
     pub customer_cap: Option<u64>,
-    /// Keys that sign and verify access tokens; the first one signs.
-    pub keys: KeySet,
+    /// Keys that sign and verify access tokens; the first one signs. May be replaced while it serves.
+    pub keys: KeyRing,
     /// Lifetime of an access token.
     pub access_ttl: Duration,
     /// Lifetime of a refresh token, counted from its own issue.
@@ -104,6 +105,8 @@ pub struct ApiConfig {
     pub password_hashes_max: usize,
     /// Password hashes that may wait for their turn; further ones are refused with 503.
     pub password_waiters_max: usize,
+    /// Longest wait for that turn, then 503.
+    pub password_wait: Duration,
     /// Memory of one password hash, KiB.
     pub password_memory_kib: u32,
     /// Passes of one password hash.
@@ -125,16 +128,22 @@ pub struct ApiConfig {
 }
 
 impl ApiConfig {
+    /// How long what a sign-in gives lasts.
+    #[must_use]
+    pub const fn lifetimes(&self) -> Lifetimes {
+        Lifetimes { session: self.session_ttl, refresh_token: self.refresh_ttl }
+    }
+
     /// The documented defaults, with the given servers and signing keys.
     #[must_use]
-    pub fn new(db: DbOptions, cache: CacheOptions, keys: KeySet) -> Self {
+    pub fn new(db: DbOptions, cache: CacheOptions, keys: impl Into<KeyRing>) -> Self {
         Self {
             db,
             replicas: ReplicaOptions::default(),
             cache,
             metrics: None,
             customer_cap: None,
-            keys,
+            keys: keys.into(),
             access_ttl: Duration::from_secs(300),
             refresh_ttl: Duration::from_secs(30 * 24 * 3600),
             session_ttl: Duration::from_secs(90 * 24 * 3600),
@@ -150,6 +159,7 @@ impl ApiConfig {
             header_bytes_max: 16 << 10,
             password_hashes_max: 2,
             password_waiters_max: 64,
+            password_wait: Duration::from_secs(5),
             password_memory_kib: 19 * 1024,
             password_passes: 2,
             trusted_proxies: Vec::new(),

@@ -18,6 +18,16 @@ use crate::rate_limit::Decisions;
 use crate::session_check::{self, Caller, forget_limit};
 use crate::state::AppState;
 
+/// Routes that may end sessions, or change what their users may do.
+const ENDS_SESSIONS: [&str; 6] = [
+    "/v1/logout",
+    "/v1/token/refresh",
+    "/v1/me/password",
+    "/v1/sessions/{id}",
+    "/v1/users/{id}",
+    "/v1/password-reset/confirm",
+];
+
 /// Where the request came from, as a limiter counts it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ClientAddress(pub(crate) IpAddr);
@@ -74,10 +84,11 @@ pub(crate) fn panicked(_: Box<dyn std::any::Any + Send>) -> Response {
     ApiError::internal("a handler panicked").into_response()
 }
 
-/// Answers 503 to what takes too long. Logging out may rightly wait for caches to run out.
+/// Answers 503 to what takes too long. What ends sessions may rightly wait for caches to run out.
 pub(crate) async fn bound_time(State(state): State<AppState>, request: Request, next: Next) -> Response {
-    let ends_a_session = ["/v1/logout", "/v1/token/refresh"].contains(&request.uri().path());
-    let extra = if ends_a_session { forget_limit(state.config.session_cache) } else { Duration::ZERO };
+    let route = request.extensions().get::<MatchedPath>().map_or("unmatched", MatchedPath::as_str);
+    let ends_sessions = request.method() != Method::GET && ENDS_SESSIONS.contains(&route);
+    let extra = if ends_sessions { forget_limit(state.config.session_cache) } else { Duration::ZERO };
     match tokio::time::timeout(state.config.request_timeout + extra, next.run(request)).await {
         Ok(response) => response,
         Err(_) => ApiError::unavailable().into_response(),
@@ -150,7 +161,7 @@ pub(crate) async fn require_right(State(right): State<Right>, request: Request, 
 
 async fn admit(state: &AppState, headers: &HeaderMap, decisions: Arc<Decisions>) -> Result<Caller, ApiError> {
     let token = bearer_token(headers).ok_or_else(ApiError::unauthenticated)?;
-    let subject = state.config.keys.verify(token).map_err(|_| ApiError::unauthenticated())?;
+    let subject = state.config.keys.current().verify(token).map_err(|_| ApiError::unauthenticated())?;
     let (caller, decision) =
         tokio::join!(session_check::check(state, subject), state.limiter.user(subject.tenant, subject.user));
     let caller = caller?;

@@ -9,6 +9,7 @@ mod detached;
 pub mod error;
 mod extract;
 mod idempotent;
+pub mod key_ring;
 mod layers;
 pub mod openapi;
 pub mod passwords;
@@ -23,6 +24,7 @@ pub mod tokens;
 
 pub use client_address::{BadNetwork, TrustedNetwork};
 pub use config::{ApiConfig, Limits, Rate};
+pub use key_ring::KeyRing;
 pub use openapi::openapi;
 pub use serve::{ServeError, serve};
 pub use tokens::{KeySet, KeySetError};

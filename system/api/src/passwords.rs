@@ -7,6 +7,7 @@
 //! allocator's arenas its thread had, and each of them would keep tens of megabytes for good.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use argon2::password_hash::Error as HashError;
 use argon2::password_hash::phc::{Output, ParamsString, PasswordHash, Salt};
@@ -26,18 +27,20 @@ pub struct Passwords {
     running: Arc<Semaphore>,
     /// Hashes computed or waited for.
     admitted: Arc<Semaphore>,
+    /// Longest wait for a turn.
+    wait: Duration,
     /// Hash of a password nobody has, verified where the address is unknown.
     decoy: Arc<str>,
 }
 
 impl Passwords {
     /// A pool of `running_max` hashes at a time, each of `memory_kib` and `passes`, with at most
-    /// `waiters_max` waiting.
+    /// `waiters_max` waiting, each for at most `wait`.
     ///
     /// # Panics
     /// If argon2 refuses the cost parameters, which come from configuration.
     #[must_use]
-    pub fn new(running_max: usize, waiters_max: usize, memory_kib: u32, passes: u32) -> Self {
+    pub fn new(running_max: usize, waiters_max: usize, wait: Duration, memory_kib: u32, passes: u32) -> Self {
         let params = Params::new(memory_kib, passes, 1, None).expect("argon2 cost parameters in range");
         let nobody = uuid::Uuid::new_v4();
         let mut area = WorkArea::default();
@@ -47,6 +50,7 @@ impl Passwords {
             areas: Arc::new(Mutex::new(vec![area])),
             running: Arc::new(Semaphore::new(running_max)),
             admitted: Arc::new(Semaphore::new(running_max + waiters_max)),
+            wait,
             decoy: decoy.into(),
         }
     }
@@ -83,7 +87,9 @@ impl Passwords {
         work: impl FnOnce(&mut WorkArea) -> T + Send + 'static,
     ) -> Result<T, ApiError> {
         let admitted = self.admitted.clone().try_acquire_owned().map_err(|_| ApiError::unavailable())?;
-        let running = self.running.clone().acquire_owned().await.map_err(|_| ApiError::unavailable())?;
+        // A caller that goes away while it waits leaves its place to the next.
+        let turn = tokio::time::timeout(self.wait, self.running.clone().acquire_owned());
+        let Ok(Ok(running)) = turn.await else { return Err(ApiError::unavailable()) };
         // The permits travel with the work: a caller that goes away does not make room for another.
         let areas = self.areas.clone();
         let task = tokio::task::spawn_blocking(move || {
@@ -147,8 +153,10 @@ impl WorkArea {
 mod tests {
     use super::*;
 
+    const WAIT: Duration = Duration::from_secs(60);
+
     fn small() -> Passwords {
-        Passwords::new(1, 1, 64, 1)
+        Passwords::new(1, 1, WAIT, 64, 1)
     }
 
     #[tokio::test]
@@ -163,7 +171,7 @@ mod tests {
     #[tokio::test]
     async fn hashes_are_those_of_the_library_and_share_their_memory() {
         use argon2::password_hash::{PasswordHasher as _, PasswordVerifier as _};
-        let passwords = Passwords::new(2, 8, 64, 1);
+        let passwords = Passwords::new(2, 8, WAIT, 64, 1);
         let stored = passwords.hash("correct horse battery".to_owned()).await.unwrap();
         let parsed = PasswordHash::new(&stored).unwrap();
         assert!(Argon2::default().verify_password(b"correct horse battery", &parsed).is_ok());
@@ -183,7 +191,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_unknown_address_never_verifies_and_costs_a_whole_hash() {
-        let passwords = Passwords::new(1, 1, 8 * 1024, 2);
+        let passwords = Passwords::new(1, 1, WAIT, 8 * 1024, 2);
         let stored = passwords.hash("correct horse battery".to_owned()).await.unwrap();
         let timed = async |stored: Option<String>| {
             let started = std::time::Instant::now();
@@ -215,5 +223,61 @@ mod tests {
         drop(release);
         assert!(first.await.unwrap().unwrap());
         second.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn who_waits_gets_a_turn_who_waits_too_long_a_503_and_who_hangs_up_leaves_its_place() {
+        let mut passwords = small();
+        passwords.wait = Duration::from_millis(50);
+        let (release, held) = std::sync::mpsc::channel::<()>();
+        let first = tokio::spawn({
+            let passwords = passwords.clone();
+            async move { passwords.run(move |_| held.recv().is_err()).await }
+        });
+        while passwords.running.available_permits() > 0 {
+            tokio::task::yield_now().await;
+        }
+        let too_long = passwords.run(|_| ()).await.unwrap_err();
+        assert_eq!(too_long.status(), axum::http::StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(passwords.admitted.available_permits(), 1, "its place is free again");
+
+        passwords.wait = WAIT;
+        let hangs_up = tokio::spawn({
+            let passwords = passwords.clone();
+            async move { passwords.run(|_| ()).await }
+        });
+        while passwords.admitted.available_permits() > 0 {
+            tokio::task::yield_now().await;
+        }
+        hangs_up.abort();
+        assert!(hangs_up.await.unwrap_err().is_cancelled());
+        let waits = passwords.run(|_| ());
+        let (waited, ()) = tokio::join!(waits, async { drop(release) });
+        waited.unwrap();
+        assert!(first.await.unwrap().unwrap());
+        assert_eq!(passwords.admitted.available_permits(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_hash_whose_caller_hung_up_keeps_its_place_until_it_is_done() {
+        let passwords = small();
+        let (release, held) = std::sync::mpsc::channel::<()>();
+        let (started, when_started) = tokio::sync::oneshot::channel();
+        let caller = tokio::spawn({
+            let passwords = passwords.clone();
+            async move {
+                let work = move |_: &mut WorkArea| {
+                    started.send(()).unwrap();
+                    held.recv().is_err()
+                };
+                passwords.run(work).await
+            }
+        });
+        when_started.await.unwrap();
+        caller.abort();
+        assert!(caller.await.unwrap_err().is_cancelled());
+        assert_eq!(passwords.running.available_permits(), 0, "the thread is still busy");
+        drop(release);
+        passwords.run(|_| ()).await.unwrap();
     }
 }

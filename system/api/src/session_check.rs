@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use forecastle_domain::{Role, SessionId, TenantId, UserId};
+use forecastle_domain::{AuditAction, Role, SessionId, TenantId, UserId};
+use forecastle_store::audit::{self, AuditEvent};
 use forecastle_store::{CacheKey, Deletion, Lookup, sessions};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
@@ -15,6 +16,8 @@ use crate::tokens::Subject;
 
 /// Longest time between a reader's look at the cache and its fill; the store's own bound.
 const FILL_DELAY_MAX: Duration = Duration::from_secs(3);
+/// Entries forgotten in one go.
+const FORGET_BATCH: usize = 256;
 /// Pause between two tries to have a deletion confirmed or recorded.
 const FORGET_PAUSE: Duration = Duration::from_millis(100);
 
@@ -63,30 +66,37 @@ pub async fn check(state: &AppState, subject: Subject) -> Result<Caller, ApiErro
     Ok(Caller { tenant: subject.tenant, user: subject.user, session: subject.session, role: session.role })
 }
 
-/// Ends a session everywhere. Returns once no instance can let it in any more: PostgreSQL has
+/// Ends the caller's own session everywhere. Returns once no instance can let it in any more: PostgreSQL has
 /// committed, and the cached entry is deleted, or is not looked at before it is, or has run out.
 ///
 /// # Errors
 /// 503 if PostgreSQL does not confirm; the session may stand or not.
-pub async fn end(state: &AppState, tenant: TenantId, session: SessionId) -> Result<(), ApiError> {
-    let mut tx = state.db.tenant(tenant).begin().await?;
-    sessions::revoke(&mut tx, session).await?;
+pub async fn end(state: &AppState, caller: &Caller) -> Result<(), ApiError> {
+    let mut tx = state.db.tenant(caller.tenant).begin().await?;
+    if sessions::revoke(&mut tx, caller.session).await? {
+        let event = AuditEvent::of_session(AuditAction::LoggedOut, caller.session).by(caller.user);
+        audit::record(&mut tx, event).await?;
+    }
     tx.commit().await?;
-    forget(state, tenant, session).await;
+    forget(state, caller.tenant, &[caller.session]).await;
     Ok(())
 }
 
-/// Makes a revocation that is committed known to every instance.
-pub async fn forget(state: &AppState, tenant: TenantId, session: SessionId) {
-    let key = CacheKey::session(tenant, session);
+/// Makes a commit that revoked these sessions, or changed what their user may do, known to every instance:
+/// returns once their entries are deleted, or are not looked at before they are, or have run out. A reader of
+/// the old state cannot write it back (the store's law), and the new one is read from here on.
+pub async fn forget(state: &AppState, tenant: TenantId, sessions: &[SessionId]) {
     let entries_end = Instant::now() + forget_limit(state.config.session_cache);
-    // Recorded is as good: then no instance looks into the cache before the entry is gone.
-    while state.cache.delete(std::slice::from_ref(&key)).await == Deletion::Unrecorded {
-        if Instant::now() >= entries_end {
-            metrics::counter!("forecastle_revocations_waited_out_total").increment(1);
-            return;
+    let keys: Vec<_> = sessions.iter().map(|session| CacheKey::session(tenant, *session)).collect();
+    for keys in keys.chunks(FORGET_BATCH) {
+        // Recorded is as good: then no instance looks into the cache before the entry is gone.
+        while state.cache.delete(keys).await == Deletion::Unrecorded {
+            if Instant::now() >= entries_end {
+                metrics::counter!("forecastle_revocations_waited_out_total").increment(1);
+                return;
+            }
+            tokio::time::sleep(FORGET_PAUSE.min(entries_end - Instant::now())).await;
         }
-        tokio::time::sleep(FORGET_PAUSE.min(entries_end - Instant::now())).await;
     }
 }
 

@@ -32,6 +32,7 @@ impl AppState {
         let passwords = Passwords::new(
             config.password_hashes_max,
             config.password_waiters_max,
+            config.password_wait,
             config.password_memory_kib,
             config.password_passes,
         );

@@ -55,13 +55,14 @@ struct Key {
     encoding: EncodingKey,
     decoding: DecodingKey,
     public_x: String,
+    /// Key of the refresh tokens that follow others while this key signs.
+    lineage: [u8; 32],
 }
 
 /// The signing keys of an installation; the first signs, all verify, so that keys can rotate.
 #[derive(Clone)]
 pub struct KeySet {
     keys: Arc<[Key]>,
-    lineage: [u8; 32],
 }
 
 impl std::fmt::Debug for KeySet {
@@ -102,14 +103,15 @@ struct Claims {
 }
 
 impl KeySet {
-    /// Reads `kid:seed[,kid2:seed2…]`, each seed 32 bytes in unpadded base64url.
+    /// Reads `kid:seed[,kid2:seed2…]`, each seed 32 bytes in unpadded base64url. Entries may stand on lines
+    /// of their own, beside empty lines and lines that begin with `#`.
     ///
     /// # Errors
     /// What is wrong with the list.
     pub fn parse(text: &str) -> Result<Self, KeySetError> {
         let mut keys: Vec<Key> = Vec::new();
-        let mut lineage = [0; 32];
-        for entry in text.split(',').map(str::trim).filter(|entry| !entry.is_empty()) {
+        let lines = text.lines().map(str::trim).filter(|line| !line.starts_with('#'));
+        for entry in lines.flat_map(|line| line.split(',')).map(str::trim).filter(|entry| !entry.is_empty()) {
             let (kid, seed) = entry.split_once(':').ok_or(KeySetError::Shape)?;
             let kid_is_plain = kid.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
             if kid.is_empty() || kid.len() > 64 || !kid_is_plain {
@@ -120,15 +122,12 @@ impl KeySet {
             }
             let seed: [u8; 32] =
                 URL_SAFE_NO_PAD.decode(seed).ok().and_then(|bytes| bytes.try_into().ok()).ok_or(KeySetError::Seed)?;
-            if keys.is_empty() {
-                lineage = keyed_digest(&seed, b"forecastle refresh lineage");
-            }
             keys.push(Key::from_seed(kid, &seed)?);
         }
         if keys.is_empty() || keys.len() > KEYS_MAX {
             return Err(KeySetError::Count);
         }
-        Ok(Self { keys: keys.into(), lineage })
+        Ok(Self { keys: keys.into() })
     }
 
     /// Signs a token for a session, valid from `now_s` (Unix seconds) for `ttl`.
@@ -196,11 +195,11 @@ impl KeySet {
         serde_json::json!({ "keys": keys })
     }
 
-    /// The refresh token that follows `parent`: the same on every instance with the same signing key,
-    /// so that two honest refreshes of one token inside the grace are told the same successor.
-    #[must_use]
-    pub fn refresh_successor(&self, parent: &[u8; 32]) -> [u8; 32] {
-        keyed_digest(&self.lineage, parent)
+    /// What may follow the refresh token `parent`: under the signing key, then under each other one. The same
+    /// on every instance with the same keys, so that two honest refreshes of one token inside the grace are
+    /// told the same successor, also where the signing key changed in between.
+    pub fn refresh_successors(&self, parent: &[u8; 32]) -> impl Iterator<Item = [u8; 32]> {
+        self.keys.iter().map(|key| keyed_digest(&key.lineage, parent))
     }
 
     fn key_for(&self, header: &Header) -> Result<&Key, TokenRefused> {
@@ -229,7 +228,8 @@ impl Key {
         let jwk = Jwk::from_encoding_key(&encoding, Algorithm::EdDSA).map_err(|_| KeySetError::Seed)?;
         let AlgorithmParameters::OctetKeyPair(pair) = &jwk.algorithm else { return Err(KeySetError::Seed) };
         let decoding = DecodingKey::from_ed_components(&pair.x).map_err(|_| KeySetError::Seed)?;
-        Ok(Self { kid: kid.to_owned(), encoding, decoding, public_x: pair.x.clone() })
+        let lineage = keyed_digest(seed, b"forecastle refresh lineage");
+        Ok(Self { kid: kid.to_owned(), encoding, decoding, public_x: pair.x.clone(), lineage })
     }
 }
 
@@ -441,10 +441,19 @@ mod tests {
     }
 
     #[test]
-    fn a_refresh_token_has_one_successor_for_each_signing_key() {
-        let other = KeySet::parse(&format!("a:{SEED_B}")).unwrap();
-        assert_eq!(keys().refresh_successor(&[7; 32]), keys().refresh_successor(&[7; 32]));
-        assert_ne!(keys().refresh_successor(&[7; 32]), keys().refresh_successor(&[8; 32]));
-        assert_ne!(keys().refresh_successor(&[7; 32]), other.refresh_successor(&[7; 32]));
+    fn a_refresh_token_has_the_same_successors_wherever_the_keys_are_the_same() {
+        let of = |keys: &KeySet, parent| keys.refresh_successors(&[parent; 32]).collect::<Vec<_>>();
+        let before = of(&keys(), 7);
+        assert_eq!((before.len(), &before), (1, &of(&keys(), 7)));
+        assert_ne!(before, of(&keys(), 8));
+        let rotated = of(&KeySet::parse(&format!("b:{SEED_B},a:{SEED_A}")).unwrap(), 7);
+        assert_eq!(rotated[1], before[0], "the line of before the rotation is still known");
+        assert_ne!(rotated[0], before[0]);
+    }
+
+    #[test]
+    fn a_key_file_may_hold_comments_and_one_key_on_a_line() {
+        let keys = KeySet::parse(&format!("# next\nb:{SEED_B}\n\n# until Friday: c:x\n  a:{SEED_A}\n")).unwrap();
+        assert_eq!(format!("{keys:?}"), "[\"b\", \"a\"]");
     }
 }

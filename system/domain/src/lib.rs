@@ -3,6 +3,7 @@
 //! Nothing here reads a clock, draws a random number or talks to anyone: callers pass instants and
 //! draws in, and get the same answer for the same arguments.
 
+pub mod audit;
 pub mod credentials;
 pub mod dunning;
 pub mod ids;
@@ -18,6 +19,7 @@ pub mod proration;
 pub mod role;
 mod text_enum;
 
+pub use audit::{AuditAction, AuditObject};
 pub use credentials::{CredentialError, Email, Password};
 pub use dunning::{AfterDecline, BillingTerms, ChargePurpose, SCHEDULED_CHARGES};
 pub use ids::{ForecastId, InvoiceId, PaymentId, ScenarioId, SessionId, TenantId, UsageEventId, UserId};

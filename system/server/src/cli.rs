@@ -214,6 +214,9 @@ pub(crate) struct ServeArgs {
     /// Requests that may wait for one.
     #[arg(long, env = "FORECASTLE_PASSWORD_WAITERS_MAX", default_value_t = 64)]
     pub(crate) password_waiters_max: usize,
+    /// Longest wait of one, then 503.
+    #[arg(long, env = "FORECASTLE_PASSWORD_WAIT_MS", default_value_t = 5_000)]
+    pub(crate) password_wait_ms: u64,
     /// Memory of one password hash, KiB.
     #[arg(long, env = "FORECASTLE_PASSWORD_MEMORY_KIB", default_value_t = 19_456)]
     pub(crate) password_memory_kib: u32,

@@ -4,13 +4,17 @@
 
 use chrono::{DateTime, NaiveDate, Utc};
 use chrono_tz::Tz;
-use forecastle_domain::{BillingCalendar, BillingState, Currency, Email, Period, Plan, Role, TenantId, UserId};
+use forecastle_domain::{
+    AuditAction, BillingCalendar, BillingState, Currency, Email, Period, Plan, Role, SessionId, TenantId, UserId,
+};
 use sqlx::FromRow;
 use uuid::Uuid;
 
+use crate::audit::{self, AuditEvent};
 use crate::error::StoreError;
 use crate::pool::Db;
 use crate::scope::{TenantScope, TenantTx};
+use crate::sessions;
 
 /// The constraint that a second account with one e-mail address breaks.
 pub const EMAIL_CONSTRAINT: &str = "users_email_key";
@@ -78,7 +82,7 @@ pub async fn sign_up(tx: &mut TenantTx, new: &NewTenant) -> Result<(), StoreErro
         .bind(now),
     )
     .await?;
-    Ok(())
+    audit::record(tx, AuditEvent::of_tenant(AuditAction::SignedUp).by(new.user_id).now(new.plan.as_str())).await
 }
 
 /// What signing in needs to know about an address.
@@ -133,6 +137,53 @@ pub async fn tenants_count_locked(tx: &mut TenantTx) -> Result<u64, StoreError> 
     // A statement of its own: its snapshot must be younger than the lock.
     let count: Option<i64> = tx.scalar(sqlx::query_scalar("SELECT app.tenants_count()")).await?;
     count.and_then(|count| u64::try_from(count).ok()).ok_or(StoreError::Corrupt { what: "tenants_count" })
+}
+
+/// Notes that a known user's address was tried with a wrong password.
+///
+/// # Errors
+/// As [`StoreError`] says.
+pub async fn note_failed_login(db: &Db, tenant: TenantId, user: UserId) -> Result<(), StoreError> {
+    let mut tx = db.tenant(tenant).begin().await?;
+    audit::record(&mut tx, AuditEvent::of_user(AuditAction::LoginFailed, user)).await?;
+    tx.commit().await
+}
+
+/// The PHC string of a user's password; `None` if there is no such user, or no longer.
+///
+/// # Errors
+/// As [`StoreError`] says.
+pub async fn password_hash(tx: &mut TenantTx, user: UserId) -> Result<Option<String>, StoreError> {
+    let query = sqlx::query_scalar(
+        "SELECT password_hash FROM app.users WHERE tenant_id = $1 AND user_id = $2 AND removed_at IS NULL",
+    );
+    let tenant = tx.tenant_id().as_uuid();
+    tx.scalar(query.bind(tenant).bind(user.as_uuid())).await
+}
+
+/// Gives a user another password and revokes its other sessions, which are returned; `None`, and nothing is
+/// done, if its password is no longer the one that was checked.
+///
+/// # Errors
+/// As [`StoreError`] says.
+pub async fn change_password(
+    tx: &mut TenantTx,
+    user: UserId,
+    session: SessionId,
+    verified_hash: &str,
+    new_hash: &str,
+) -> Result<Option<Vec<SessionId>>, StoreError> {
+    let query = sqlx::query(
+        "UPDATE app.users SET password_hash = $4
+         WHERE tenant_id = $1 AND user_id = $2 AND password_hash = $3 AND removed_at IS NULL",
+    );
+    let tenant = tx.tenant_id().as_uuid();
+    if tx.execute(query.bind(tenant).bind(user.as_uuid()).bind(verified_hash).bind(new_hash)).await? != 1 {
+        return Ok(None);
+    }
+    let ended = sessions::revoke_of_user(tx, user, Some(session)).await?;
+    audit::record(tx, AuditEvent::of_user(AuditAction::PasswordChanged, user).by(user)).await?;
+    Ok(Some(ended))
 }
 
 /// A user as it sees itself.

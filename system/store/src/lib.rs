@@ -3,6 +3,7 @@
 //! PostgreSQL is the truth; Redis only answers faster. Tenant tables are reached through
 //! [`scope::TenantScope`] alone.
 
+pub mod audit;
 pub mod books_check;
 pub mod cache;
 mod cache_debts;
@@ -26,6 +27,7 @@ pub mod limiter;
 pub mod listen;
 pub mod mail_outbox;
 pub mod mail_tokens;
+pub mod members;
 pub mod migrate;
 pub mod paging;
 pub mod payment_methods;

@@ -7,12 +7,14 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use forecastle_domain::{Role, SessionId, TenantId, UserId};
+use forecastle_domain::{AuditAction, Role, SessionId, TenantId, UserId};
 use sha2::{Digest as _, Sha256};
 use sqlx::FromRow;
 use uuid::Uuid;
 
+use crate::audit::{self, AuditEvent};
 use crate::error::StoreError;
+use crate::paging::{Page, PageKey};
 use crate::pool::Db;
 use crate::scope::{TenantScope, TenantTx};
 
@@ -37,6 +39,15 @@ impl std::fmt::Debug for RefreshSecret {
     }
 }
 
+/// How long what a sign-in gives lasts.
+#[derive(Debug, Clone, Copy)]
+pub struct Lifetimes {
+    /// A session, however often it is refreshed.
+    pub session: Duration,
+    /// A refresh token, from its own issue.
+    pub refresh_token: Duration,
+}
+
 /// Opens a session with the first token of its family.
 ///
 /// # Errors
@@ -46,8 +57,7 @@ pub async fn open(
     session: SessionId,
     user: UserId,
     secret: &RefreshSecret,
-    session_ttl: Duration,
-    refresh_ttl: Duration,
+    lifetimes: Lifetimes,
 ) -> Result<(), StoreError> {
     let tenant = tx.tenant_id().as_uuid();
     tx.execute(
@@ -58,10 +68,37 @@ pub async fn open(
         .bind(tenant)
         .bind(session.as_uuid())
         .bind(user.as_uuid())
-        .bind(milliseconds(session_ttl)),
+        .bind(milliseconds(lifetimes.session)),
     )
     .await?;
-    insert_token(tx, session, secret, None, refresh_ttl).await
+    insert_token(tx, session, secret, None, lifetimes.refresh_token).await
+}
+
+/// Opens a session for whoever has just shown a password, and notes it in the audit log. False, and nothing is
+/// done, if the password was changed or the user removed while it was being checked: the row that is read here
+/// cannot change until this transaction ends.
+///
+/// # Errors
+/// As [`StoreError`] says.
+pub async fn open_by_password(
+    tx: &mut TenantTx,
+    session: SessionId,
+    user: UserId,
+    verified_hash: &str,
+    secret: &RefreshSecret,
+    lifetimes: Lifetimes,
+) -> Result<bool, StoreError> {
+    let query = sqlx::query_scalar(
+        "SELECT true FROM app.users
+         WHERE tenant_id = $1 AND user_id = $2 AND password_hash = $3 AND removed_at IS NULL FOR SHARE",
+    );
+    let tenant = tx.tenant_id().as_uuid();
+    if tx.scalar::<bool>(query.bind(tenant).bind(user.as_uuid()).bind(verified_hash)).await?.is_none() {
+        return Ok(false);
+    }
+    open(tx, session, user, secret, lifetimes).await?;
+    audit::record(tx, AuditEvent::of_session(AuditAction::LoginSucceeded, session).by(user)).await?;
+    Ok(true)
 }
 
 /// A session that neither ended nor was revoked, as PostgreSQL says.
@@ -88,7 +125,8 @@ struct LiveRow {
 /// As [`StoreError`] says: the caller may not read an error as either answer.
 pub async fn live(scope: &TenantScope, session: SessionId) -> Result<Option<LiveSession>, StoreError> {
     let statement = "SELECT (session).user_id, (member).role, (session).expires_at FROM app.read_session($1, $2)
-         WHERE (session).revoked_at IS NULL AND (session).expires_at > now()";
+         WHERE (session).revoked_at IS NULL AND (session).expires_at > now()
+           AND (member).removed_at IS NULL";
     let row: Option<LiveRow> = scope.read_optional(statement, |query| query.bind(session.as_uuid())).await?;
     row.map(|row| {
         let role = row.role.parse().map_err(|_| StoreError::Corrupt { what: "users.role" })?;
@@ -108,6 +146,111 @@ pub async fn revoke(tx: &mut TenantTx, session: SessionId) -> Result<bool, Store
     );
     let tenant = tx.tenant_id().as_uuid();
     Ok(tx.execute(query.bind(tenant).bind(session.as_uuid())).await? == 1)
+}
+
+/// Revokes a session if it is this user's; `None` if there is none such, else whether it was live until now.
+///
+/// # Errors
+/// As [`StoreError`] says.
+pub async fn revoke_own(tx: &mut TenantTx, user: UserId, session: SessionId) -> Result<Option<bool>, StoreError> {
+    let query =
+        sqlx::query_scalar("SELECT true FROM app.sessions WHERE tenant_id = $1 AND session_id = $2 AND user_id = $3");
+    let tenant = tx.tenant_id().as_uuid();
+    let is_own: Option<bool> = tx.scalar(query.bind(tenant).bind(session.as_uuid()).bind(user.as_uuid())).await?;
+    match is_own {
+        Some(_) => revoke(tx, session).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+/// Revokes every session of a user but one; those that were live until now.
+///
+/// Call it after the statement that locks the user's row, so that no session opens behind it.
+///
+/// # Errors
+/// As [`StoreError`] says.
+pub async fn revoke_of_user(
+    tx: &mut TenantTx,
+    user: UserId,
+    except: Option<SessionId>,
+) -> Result<Vec<SessionId>, StoreError> {
+    let query = sqlx::query_as(
+        "UPDATE app.sessions SET revoked_at = clock_timestamp()
+         WHERE tenant_id = $1 AND user_id = $2 AND revoked_at IS NULL AND session_id IS DISTINCT FROM $3
+         RETURNING session_id",
+    );
+    let tenant = tx.tenant_id().as_uuid();
+    let query = query.bind(tenant).bind(user.as_uuid()).bind(except.map(SessionId::as_uuid));
+    Ok(ids(tx.all(query).await?))
+}
+
+/// The user's live sessions.
+///
+/// # Errors
+/// As [`StoreError`] says.
+pub async fn live_of_user(tx: &mut TenantTx, user: UserId) -> Result<Vec<SessionId>, StoreError> {
+    let query = sqlx::query_as(
+        "SELECT session_id FROM app.sessions
+         WHERE tenant_id = $1 AND user_id = $2 AND revoked_at IS NULL AND expires_at > now()",
+    );
+    let tenant = tx.tenant_id().as_uuid();
+    Ok(ids(tx.all(query.bind(tenant).bind(user.as_uuid())).await?))
+}
+
+/// The user's sessions, revoked or not, whose time is not over.
+///
+/// # Errors
+/// As [`StoreError`] says.
+pub async fn unexpired_of_user(tx: &mut TenantTx, user: UserId) -> Result<Vec<SessionId>, StoreError> {
+    let query = sqlx::query_as(
+        "SELECT session_id FROM app.sessions WHERE tenant_id = $1 AND user_id = $2 AND expires_at > now()",
+    );
+    let tenant = tx.tenant_id().as_uuid();
+    Ok(ids(tx.all(query.bind(tenant).bind(user.as_uuid())).await?))
+}
+
+fn ids(rows: Vec<(Uuid,)>) -> Vec<SessionId> {
+    rows.into_iter().map(|(session,)| session.into()).collect()
+}
+
+/// A session in its user's list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FromRow)]
+pub struct SessionSummary {
+    session_id: Uuid,
+    /// When it was opened.
+    pub created_at: DateTime<Utc>,
+    /// When it ends by itself.
+    pub expires_at: DateTime<Utc>,
+}
+
+impl SessionSummary {
+    /// Names the session.
+    #[must_use]
+    pub fn id(&self) -> SessionId {
+        self.session_id.into()
+    }
+}
+
+/// The user's live sessions, the newest first, from `after` on.
+///
+/// # Errors
+/// As [`StoreError`] says.
+pub async fn list(
+    tx: &mut TenantTx,
+    user: UserId,
+    after: PageKey,
+    limit: u32,
+) -> Result<Page<SessionSummary>, StoreError> {
+    let query = sqlx::query_as(
+        "SELECT session_id, created_at, expires_at FROM app.sessions
+         WHERE tenant_id = $1 AND user_id = $2 AND revoked_at IS NULL AND expires_at > now()
+           AND (created_at, session_id) < ($3, $4)
+         ORDER BY created_at DESC, session_id DESC LIMIT $5",
+    );
+    let tenant = tx.tenant_id().as_uuid();
+    let query = query.bind(tenant).bind(user.as_uuid()).bind(after.at).bind(after.id).bind(i64::from(limit) + 1);
+    let rows: Vec<SessionSummary> = tx.all(query).await?;
+    Ok(Page::of(rows, limit, |row| PageKey { at: row.created_at, id: row.session_id }))
 }
 
 /// What became of a refresh token that was presented. Committed already.
@@ -138,8 +281,9 @@ pub enum Refreshed {
 /// How refresh tokens follow each other.
 #[derive(Clone, Copy)]
 pub struct Rotation<'a> {
-    /// The token that follows another; must be unpredictable without the caller's key.
-    pub successor: &'a (dyn Fn(&RefreshSecret) -> RefreshSecret + Sync),
+    /// What may follow a token: what does follow it from now on, then what followed it under keys that are
+    /// being retired. Never empty; unpredictable without the caller's keys.
+    pub successors: &'a (dyn Fn(&RefreshSecret) -> Vec<RefreshSecret> + Sync),
     /// How long an exchanged token still answers with its line.
     pub grace: Duration,
     /// Lifetime of a new token.
@@ -178,6 +322,8 @@ pub async fn refresh(db: &Db, presented: &RefreshSecret, rotation: Rotation<'_>)
     }
     if token.is_past_grace {
         revoke(&mut tx, session_id).await?;
+        // Whoever presented it, it was not surely the session's own user.
+        audit::record(&mut tx, AuditEvent::of_session(AuditAction::RefreshReused, session_id)).await?;
         tx.commit().await?;
         return Ok(Refreshed::FamilyEnded { tenant_id, session_id });
     }
@@ -185,7 +331,7 @@ pub async fn refresh(db: &Db, presented: &RefreshSecret, rotation: Rotation<'_>)
         return Ok(Refreshed::Refused);
     }
     let secret = if token.is_exchanged {
-        let Some(newest) = newest_of_line(&mut tx, session_id, presented, rotation).await? else {
+        let Some(newest) = newest_of_line(&mut tx, presented, rotation).await? else {
             return Ok(Refreshed::Refused);
         };
         newest
@@ -223,39 +369,41 @@ async fn exchange(
     parent: &RefreshSecret,
     rotation: Rotation<'_>,
 ) -> Result<RefreshSecret, StoreError> {
-    let child = (rotation.successor)(parent);
+    let corrupt = |what| StoreError::Corrupt { what };
+    let child = (rotation.successors)(parent).into_iter().next().ok_or(corrupt("no successor"))?;
     let query = sqlx::query(
         "UPDATE app.refresh_tokens SET rotated_at = clock_timestamp()
          WHERE tenant_id = $1 AND token_hash = $2 AND rotated_at IS NULL",
     );
     let (tenant, hash) = (tx.tenant_id().as_uuid(), parent.hash());
     if tx.execute(query.bind(tenant).bind(hash.as_slice())).await? != 1 {
-        return Err(StoreError::Corrupt { what: "refresh_tokens.rotated_at" });
+        return Err(corrupt("refresh_tokens.rotated_at"));
     }
     insert_token(tx, session, &child, Some(parent), rotation.ttl).await?;
     Ok(child)
 }
 
-/// Follows the line from an exchanged token to the one that is live. Where it was exchanged under
-/// another signing key its successors cannot be told again, and it gets one more child. `None` if the
-/// line is longer than any honest client makes one within the grace.
+/// Follows the line from an exchanged token to the one that is live. `None` if its successor was made under a
+/// key that is gone, since one more child would leave the family with two live tokens; or if the line is
+/// longer than any honest client makes one within the grace.
 async fn newest_of_line(
     tx: &mut TenantTx,
-    session: SessionId,
     presented: &RefreshSecret,
     rotation: Rotation<'_>,
 ) -> Result<Option<RefreshSecret>, StoreError> {
     let mut newest = *presented;
-    for _ in 0..LINE_LENGTH_MAX {
-        let child = (rotation.successor)(&newest);
-        match read_token(tx, &child, rotation.grace).await? {
-            Some(token) if token.is_exchanged => newest = child,
-            Some(_) => return Ok(Some(child)),
-            None => {
-                insert_token(tx, session, &child, Some(presented), rotation.ttl).await?;
-                return Ok(Some(child));
+    'line: for _ in 0..LINE_LENGTH_MAX {
+        for child in (rotation.successors)(&newest) {
+            match read_token(tx, &child, rotation.grace).await? {
+                Some(token) if token.is_exchanged => {
+                    newest = child;
+                    continue 'line;
+                }
+                Some(_) => return Ok(Some(child)),
+                None => {}
             }
         }
+        return Ok(None);
     }
     Ok(None)
 }

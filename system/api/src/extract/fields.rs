@@ -36,6 +36,11 @@ impl Fields {
         self.problems.push(problem);
     }
 
+    /// Whether a field is there, whatever it holds.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.object.contains_key(name)
+    }
+
     /// A string of so many characters, none of them a control character.
     pub(crate) fn line(&mut self, name: &'static str, length: RangeInclusive<usize>) -> String {
         let text = self.required_string(name);

@@ -44,7 +44,7 @@ impl Tokens {
             tenant_id: tenant.as_uuid(),
             user_id: user.as_uuid(),
             session_id: session.as_uuid(),
-            access_token: state.config.keys.issue(Subject { tenant, user, session }, now_s, ttl),
+            access_token: state.config.keys.current().issue(Subject { tenant, user, session }, now_s, ttl),
             refresh_token: URL_SAFE_NO_PAD.encode(secret.0),
             token_type: "Bearer",
             expires_in: ttl.as_secs(),

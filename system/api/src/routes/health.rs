@@ -76,5 +76,5 @@ pub(crate) async fn openapi() -> impl IntoResponse {
     (status = 200, body = Object, content_type = "application/json"),
 ))]
 pub(crate) async fn jwks(State(state): State<AppState>) -> impl IntoResponse {
-    Json(state.config.keys.public_jwks())
+    Json(state.config.keys.current().public_jwks())
 }

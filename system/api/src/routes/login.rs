@@ -50,20 +50,31 @@ pub(crate) async fn log_in(State(state): State<AppState>, JsonBody(body): JsonBo
     let known = credentials.as_ref().filter(|_| password.is_ok());
     let typed = password.as_ref().map_or_else(|_| String::new(), |password| password.expose().to_owned());
     let matches = state.passwords.verify(typed, known.map(|known| known.password_hash.clone())).await?;
-    let Some(credentials) = credentials.filter(|_| matches) else {
-        return Err(ApiError::new(StatusCode::UNAUTHORIZED, "invalid_credentials")
-            .detail("E-mail address and password do not match."));
-    };
-
+    let Some(credentials) = credentials else { return Err(refused()) };
+    let (tenant, user) = (credentials.tenant_id(), credentials.user_id());
+    if !matches {
+        // Not waited for: the answer must not take longer where the address is known.
+        tokio::spawn(async move {
+            if let Err(error) = identity::note_failed_login(&state.db, tenant, user).await {
+                tracing::warn!(error = %error, "a failed login was not noted");
+            }
+        });
+        return Err(refused());
+    }
     let tokens = detached(async move {
-        let (tenant, user) = (credentials.tenant_id(), credentials.user_id());
         let session = SessionId::from_uuid(Uuid::new_v4());
         let secret = fresh_secret();
-        let config = &state.config;
+        let hash = &credentials.password_hash;
         let mut tx = state.db.tenant(tenant).begin().await?;
-        sessions::open(&mut tx, session, user, &secret, config.session_ttl, config.refresh_ttl).await?;
+        if !sessions::open_by_password(&mut tx, session, user, hash, &secret, state.config.lifetimes()).await? {
+            return Err(refused());
+        }
         tx.commit().await?;
         Ok(Tokens::issue(&state, tenant, user, session, &secret))
     });
     Ok(Reply::json(StatusCode::OK, &tokens.await?))
+}
+
+fn refused() -> ApiError {
+    ApiError::new(StatusCode::UNAUTHORIZED, "invalid_credentials").detail("E-mail address and password do not match.")
 }

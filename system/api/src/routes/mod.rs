@@ -4,6 +4,7 @@
 //! declared right cannot be registered; a handler need not, and must not, look at the role itself.
 
 mod answers;
+mod audit_log;
 mod credit_notes;
 mod dashboard;
 mod forecasts;
@@ -12,13 +13,16 @@ mod invoices;
 mod login;
 mod logout;
 mod me;
+mod password;
 mod payment_method;
 mod payments;
 mod plan;
 mod scenarios;
+mod sessions;
 mod signup;
 mod token;
 mod usage;
+mod users;
 mod webhooks;
 
 use forecastle_domain::Right;
@@ -53,7 +57,12 @@ pub(crate) fn signed() -> OpenApiRouter<AppState> {
 pub(crate) fn of_right(right: Right) -> OpenApiRouter<AppState> {
     let group = OpenApiRouter::new();
     match right {
-        Right::Account => group.routes(routes!(logout::log_out)).routes(routes!(me::read)),
+        Right::Account => group
+            .routes(routes!(logout::log_out))
+            .routes(routes!(me::read))
+            .routes(routes!(password::change))
+            .routes(routes!(sessions::list))
+            .routes(routes!(sessions::revoke)),
         Right::Read => group
             .routes(routes!(scenarios::list))
             .routes(routes!(scenarios::read))
@@ -67,12 +76,17 @@ pub(crate) fn of_right(right: Right) -> OpenApiRouter<AppState> {
             .routes(routes!(payments::list))
             .routes(routes!(payments::read))
             .routes(routes!(credit_notes::list))
-            .routes(routes!(credit_notes::read)),
+            .routes(routes!(credit_notes::read))
+            .routes(routes!(users::list))
+            .routes(routes!(users::read)),
         Right::Write => group
             .routes(routes!(scenarios::create))
             .routes(routes!(scenarios::edit))
             .routes(routes!(forecasts::request)),
-        Right::ManageUsers => group,
+        Right::ManageUsers => group
+            .routes(routes!(users::add))
+            .routes(routes!(users::change, users::remove))
+            .routes(routes!(audit_log::list)),
         Right::ManageBilling => group.routes(routes!(payment_method::read, payment_method::replace)),
     }
 }

@@ -110,7 +110,7 @@ async fn store(state: &AppState, accepted: Accepted, password_hash: String) -> R
     {
         return Err(cap_reached());
     }
-    sessions::open(&mut tx, session, user, &secret, config.session_ttl, config.refresh_ttl).await?;
+    sessions::open(&mut tx, session, user, &secret, config.lifetimes()).await?;
     tx.commit().await?;
     Ok(Tokens::issue(state, tenant, user, session, &secret))
 }
@@ -155,7 +155,8 @@ fn payment_token(fields: &mut Fields) -> Option<String> {
     }
 }
 
-fn read_credential<T>(
+/// A credential that holds to its own rules; `None` if it was wrong and noted.
+pub(super) fn read_credential<T>(
     fields: &mut Fields,
     name: &'static str,
     parse: impl FnOnce(String) -> Result<T, CredentialError>,

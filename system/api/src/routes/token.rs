@@ -38,9 +38,10 @@ pub(crate) async fn refresh(State(state): State<AppState>, JsonBody(body): JsonB
     let presented = RefreshSecret(bytes.ok_or_else(refused)?);
 
     let tokens = detached(async move {
-        let successor = |parent: &RefreshSecret| RefreshSecret(state.config.keys.refresh_successor(&parent.0));
+        let keys = state.config.keys.current();
+        let successors = |parent: &RefreshSecret| keys.refresh_successors(&parent.0).map(RefreshSecret).collect();
         let rotation =
-            Rotation { successor: &successor, grace: state.config.refresh_grace, ttl: state.config.refresh_ttl };
+            Rotation { successors: &successors, grace: state.config.refresh_grace, ttl: state.config.refresh_ttl };
         match sessions::refresh(&state.db, &presented, rotation).await? {
             Refreshed::Successor { tenant_id, user_id, session_id, secret } => {
                 Ok(Tokens::issue(&state, tenant_id, user_id, session_id, &secret))
@@ -48,7 +49,7 @@ pub(crate) async fn refresh(State(state): State<AppState>, JsonBody(body): JsonB
             Refreshed::Refused => Err(refused()),
             Refreshed::FamilyEnded { tenant_id, session_id } => {
                 metrics::counter!("forecastle_refresh_families_ended_total").increment(1);
-                session_check::forget(&state, tenant_id, session_id).await;
+                session_check::forget(&state, tenant_id, &[session_id]).await;
                 Err(refused())
             }
         }

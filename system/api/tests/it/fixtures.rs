@@ -84,7 +84,8 @@ impl Answer {
 
     /// Status and, of a problem, its code.
     pub(crate) fn code(&self) -> (u16, String) {
-        (self.status.as_u16(), self.json()["code"].as_str().unwrap_or_default().to_owned())
+        let code = if self.text.is_empty() { Value::Null } else { self.json()["code"].take() };
+        (self.status.as_u16(), code.as_str().unwrap_or_default().to_owned())
     }
 
     pub(crate) fn expect(self, status: u16) -> Self {

@@ -25,7 +25,7 @@ pub(crate) async fn run(args: SeedArgs) -> anyhow::Result<ExitCode> {
     let Ok(forecast) = forecastle_forecast::run(&input, 1, &|| false) else {
         bail!("the scenario has no forecast: its input is out of bounds");
     };
-    let hasher = Passwords::new(1, 1, PASSWORD_MEMORY_KIB, PASSWORD_PASSES);
+    let hasher = Passwords::new(1, 1, std::time::Duration::from_secs(60), PASSWORD_MEMORY_KIB, PASSWORD_PASSES);
     let Ok(password_hash) = hasher.hash(args.password).await else {
         bail!("hash the password");
     };

@@ -43,6 +43,7 @@ fn config(args: &ServeArgs) -> anyhow::Result<ApiConfig> {
     config.body_bytes_max = args.body_bytes_max;
     config.password_hashes_max = args.password_hashes_max;
     config.password_waiters_max = args.password_waiters_max;
+    config.password_wait = Duration::from_millis(args.password_wait_ms);
     config.password_memory_kib = args.password_memory_kib;
     config.password_passes = args.password_passes;
     config.trusted_proxies.clone_from(&args.trusted_proxies);
