@@ -259,6 +259,9 @@ pub enum F {
     /// GET /v1/invoices/{id}.
     #[serde(rename = "invoice.read")]
     InvoiceRead,
+    /// Any further operation of the OpenAPI document that needs a session; the route says which.
+    #[serde(rename = "other")]
+    Other,
     /// An honest session asks for another tenant's object (`imitates` says how).
     #[serde(rename = "foreign")]
     Foreign,
@@ -294,6 +297,7 @@ impl F {
             Self::Usage => "usage",
             Self::InvoiceList => "invoice.list",
             Self::InvoiceRead => "invoice.read",
+            Self::Other => "other",
             Self::Foreign => "foreign",
             Self::Absent => "absent",
             Self::AuthProbe => "auth.probe",
@@ -312,6 +316,7 @@ impl F {
                 | Self::ScenarioCreate
                 | Self::ScenarioEdit
                 | Self::ForecastRequest
+                | Self::Other
         )
     }
 

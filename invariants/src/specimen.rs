@@ -689,6 +689,7 @@ fn route(f: F) -> &'static str {
         F::Usage => "GET /v1/usage",
         F::InvoiceList => "GET /v1/invoices",
         F::InvoiceRead => "GET /v1/invoices/{id}",
+        F::Other => "GET /v1/sessions",
         F::Foreign | F::Absent | F::AuthProbe | F::Health => "GET /livez",
     }
 }

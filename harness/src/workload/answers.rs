@@ -58,7 +58,7 @@ pub(super) fn recorded(f: F, answer: &Answer) -> Recorded {
         F::Plan => kept.plan = text(&body["plan"]),
         F::Usage => kept.usage = usage(&body),
         F::InvoiceRead => kept.invoice = Some(invoice(&body)),
-        F::Logout | F::Health | F::Foreign | F::Absent | F::AuthProbe => {}
+        F::Logout | F::Other | F::Health | F::Foreign | F::Absent | F::AuthProbe => {}
     }
     kept
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use nogo_invariants::history::{Args, F};
 use rand::{Rng, RngExt};
 use rand_chacha::ChaCha8Rng;
@@ -72,11 +72,6 @@ impl AuthProber {
     pub(super) async fn prepare(shared: Arc<Shared>, tenants: Arc<Vec<Tenant>>) -> anyhow::Result<Self> {
         let document = fetch(&shared, "/openapi.json").await?;
         let operations = protected_operations(&document)?;
-        for operation in &operations {
-            if operation_kind(operation).is_none() {
-                bail!("no probe knows how to send {}", operation.name());
-            }
-        }
         let jwks = fetch(&shared, "/.well-known/jwks.json").await?;
         let mut key_seed = [0_u8; 32];
         shared.randomness.stream("workload/forger").fill_bytes(&mut key_seed);
@@ -152,8 +147,7 @@ impl AuthProber {
         number: usize,
         mut pace: Option<(&mut Pace, &CancellationToken)>,
     ) {
-        let operation = &self.operations[host.next_operation];
-        host.next_operation = (host.next_operation + 1) % self.operations.len();
+        let operation = self.take_operation(host, pace.is_some());
         host.rounds += 1;
         let mut rng = self.shared.randomness.stream(&format!("workload/auth-{number}-{}", host.rounds));
         self.do_honestly(host, operation, &mut rng).await;
@@ -174,6 +168,17 @@ impl AuthProber {
         }
     }
 
+    /// The host's next operation. While load runs, only those with an honest twin: the others' probes show
+    /// nothing but a system that lets them in, and the full rounds see to that.
+    fn take_operation(&self, host: &mut Host, paired_only: bool) -> &ProtectedOperation {
+        let count = self.operations.len();
+        let from = host.next_operation;
+        let wanted = |offset: &usize| !paired_only || has_twin(&self.operations[(from + offset) % count]);
+        let number = (from + (0..count).find(wanted).unwrap_or(0)) % count;
+        host.next_operation = (number + 1) % count;
+        &self.operations[number]
+    }
+
     /// Does `operation` as its rightful owner and remembers a 2xx as the twin of the probes that follow.
     async fn do_honestly(&self, host: &mut Host, operation: &ProtectedOperation, rng: &mut ChaCha8Rng) {
         let tenant = &self.tenants[host.tenant];
@@ -182,7 +187,10 @@ impl AuthProber {
         if !driver.ensure_session(tenant, &mut host.client, &self.shared.shelf, instance).await {
             return;
         }
-        let done = if operation.route == "/v1/logout" {
+        if !has_twin(operation) {
+            return;
+        }
+        let done = if operation_kind(operation) == F::Logout {
             // The host's own session goes; it needs a new one afterwards, which is part of what a log-out is.
             let Some(session) = host.client.session.take() else { return };
             driver.logout(tenant, &host.client, &session, &self.shared.shelf, instance).await
@@ -271,7 +279,7 @@ impl AuthProber {
 
     /// The request of `operation` on what the host owns; none while it owns no such thing.
     fn request(&self, host: &Host, operation: &ProtectedOperation, rng: &mut ChaCha8Rng) -> Option<(F, Request, Args)> {
-        let f = operation_kind(operation)?;
+        let f = operation_kind(operation);
         let profile = &self.tenants[host.tenant].profile;
         let mut request = Request::new(operation.method, &operation.route);
         let mut args = Args::default();
@@ -284,9 +292,10 @@ impl AuthProber {
                 args.scenario_id = Some(id.clone());
                 request.body = Some(json!({"scenario_id": id}));
             }
+            F::Other if operation.method != "GET" => request.body = Some(json!({})),
             _ => {}
         }
-        if matches!(f, F::ScenarioCreate | F::ForecastRequest) {
+        if matches!(f, F::ScenarioCreate | F::ForecastRequest | F::Other) {
             let key = uuid(rng).to_string();
             args.key = Some(key.clone());
             request.idempotency_key = Some(key);
@@ -302,9 +311,11 @@ impl AuthProber {
             }
             F::ForecastRead => Some(host.forecast.clone()?),
             F::InvoiceRead => Some(host.invoice.clone()?),
+            // Nobody's: what changes things is only ever sent by those who must be refused.
+            F::Other => Some(uuid(rng).to_string()),
             _ => None,
         };
-        if let Some(id) = id {
+        if let Some(id) = id.filter(|_| operation.route.contains('{')) {
             request = request.with_id(&id);
             args.id = Some(id);
         }
@@ -318,18 +329,18 @@ impl Host {
         let body = answer.json();
         let id = body["id"].as_str().map(str::to_owned);
         match operation_kind(operation) {
-            Some(F::ScenarioCreate | F::ScenarioRead | F::ScenarioEdit) => {
+            F::ScenarioCreate | F::ScenarioRead | F::ScenarioEdit => {
                 if let (Some(id), Some(etag)) = (id, answer.header("etag")) {
                     self.scenario = Some((id, etag.to_owned()));
                 }
             }
-            Some(F::ForecastRequest) => {
+            F::ForecastRequest => {
                 if let Some(id) = id {
                     tenant.await_forecast(&id);
                     self.forecast = Some(id);
                 }
             }
-            Some(F::InvoiceList) => {
+            F::InvoiceList => {
                 self.invoice = body["items"][0]["id"].as_str().map(str::to_owned).or(self.invoice.take());
             }
             _ => {}
@@ -351,9 +362,9 @@ impl Pace {
     }
 }
 
-/// What a protected operation is in the history's words; none for one this prober cannot send.
-fn operation_kind(operation: &ProtectedOperation) -> Option<F> {
-    Some(match (operation.method, operation.route.as_str()) {
+/// What a protected operation is in the history's words; [`F::Other`] for one that no story of the load sends.
+fn operation_kind(operation: &ProtectedOperation) -> F {
+    match (operation.method, operation.route.as_str()) {
         ("POST", "/v1/logout") => F::Logout,
         ("GET", "/v1/me") => F::Me,
         ("POST", "/v1/scenarios") => F::ScenarioCreate,
@@ -368,8 +379,13 @@ fn operation_kind(operation: &ProtectedOperation) -> Option<F> {
         ("GET", "/v1/usage") => F::Usage,
         ("GET", "/v1/invoices") => F::InvoiceList,
         ("GET", "/v1/invoices/{id}") => F::InvoiceRead,
-        _ => return None,
-    })
+        _ => F::Other,
+    }
+}
+
+/// Whether the prober knows how to do it honestly, so that a refused probe is worth something.
+fn has_twin(operation: &ProtectedOperation) -> bool {
+    operation_kind(operation) != F::Other || operation.is_plain_read
 }
 
 async fn fetch(shared: &Shared, route: &str) -> anyhow::Result<serde_json::Value> {

@@ -82,8 +82,7 @@ impl Load {
     /// Signs up `profiles`, plants their data, and makes ready mix and probes. Call in the seed phase.
     ///
     /// # Errors
-    /// Where a tenant cannot be seeded, the OpenAPI document or the JWKS cannot be read, or the document has a
-    /// protected operation that no probe knows how to send.
+    /// Where a tenant cannot be seeded, or the OpenAPI document or the JWKS cannot be read.
     pub async fn prepare(
         driver: Arc<Driver>,
         spec: LoadSpec,

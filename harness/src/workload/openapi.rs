@@ -9,6 +9,8 @@ pub struct ProtectedOperation {
     pub method: &'static str,
     /// The path as the document writes it, e.g. `/v1/scenarios/{id}`.
     pub route: String,
+    /// A GET of one whole answer that names no object: anybody signed in can send it.
+    pub is_plain_read: bool,
 }
 
 impl ProtectedOperation {
@@ -33,7 +35,9 @@ pub fn protected_operations(document: &Value) -> anyhow::Result<Vec<ProtectedOpe
             METHODS.iter().filter_map(move |(key, method)| {
                 let operation = operations.get(key)?;
                 let protected = operation.get("security").map_or(by_default, requires);
-                protected.then(|| ProtectedOperation { method, route: route.clone() })
+                let streams = operation["responses"]["200"]["content"].get("text/event-stream").is_some();
+                let is_plain_read = *method == "GET" && !route.contains('{') && !streams;
+                protected.then(|| ProtectedOperation { method, route: route.clone(), is_plain_read })
             })
         })
         .collect();
@@ -60,9 +64,14 @@ mod tests {
             "/v1/me": {"get": {"security": [{"bearer": []}]}},
             "/v1/login": {"post": {}},
             "/livez": {"get": {"security": []}},
+            "/v1/users/{id}": {"get": {"security": [{"bearer": []}]}},
+            "/v1/events": {"get": {"security": [{"bearer": []}],
+                "responses": {"200": {"content": {"text/event-stream": {}}}}}},
         }});
-        let found = protected_operations(&document).expect("one");
-        assert_eq!(found.iter().map(ProtectedOperation::name).collect::<Vec<_>>(), ["GET /v1/me"]);
+        let found = protected_operations(&document).expect("three");
+        let names: Vec<_> = found.iter().map(|found| (found.name(), found.is_plain_read)).collect();
+        let expected = [("GET /v1/events", false), ("GET /v1/me", true), ("GET /v1/users/{id}", false)];
+        assert_eq!(names, expected.map(|(name, plain)| (name.to_owned(), plain)));
     }
 
     #[test]
