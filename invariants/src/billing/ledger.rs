@@ -70,7 +70,7 @@ fn is_payment(kind: &str) -> bool {
 
 /// Postings beside those of issue and payment, under the same references.
 fn is_correction(kind: &str) -> bool {
-    matches!(kind, "credit_note" | "credit_applied" | "written_off" | "payment_refunded")
+    matches!(kind, "credit_note" | "credit_applied" | "written_off" | "payment_refunded" | "payment_unexpected")
 }
 
 fn posted_once(

@@ -5,7 +5,8 @@ use std::sync::atomic::Ordering;
 use chrono::TimeDelta;
 use forecastle_billing::BillingTerms;
 use forecastle_domain::{BillingState, Plan};
-use forecastle_store::{identity, payments, periods};
+use forecastle_store::{Cache, CacheKey, CacheOptions, Lookup, identity, payments, periods};
+use forecastle_testbed::Redis;
 
 use crate::bed::bed;
 
@@ -135,6 +136,26 @@ async fn a_past_due_tenant_is_still_billed_its_base_and_is_past_due_no_longer_wh
     assert_eq!(bed.words(INVOICES).await, ["0 paid 4 3451", "1 paid 0 3451"]);
     assert_eq!(bed.words(STANDING).await, ["STARTER current"]);
     bed.assert_square().await;
+}
+
+#[tokio::test]
+async fn a_cached_plan_is_deleted_when_its_limits_change() {
+    let mut bed = bed().await;
+    let customer = bed.customer("STARTER", "USD", "2026-01-01 00:00+00").await;
+    let redis = Redis::start();
+    let options = CacheOptions { redis_url: redis.url(), timeout: std::time::Duration::from_secs(1) };
+    let cache = Cache::open(&options).unwrap();
+    bed.run.cache = Some(Cache::open(&options).unwrap());
+    bed.book.declining.store(true, Ordering::SeqCst);
+    bed.bill_to_each(&["2026-01-05T00:00:00Z"]).await;
+    let key = CacheKey::plan(customer.tenant.into());
+    let Lookup::Miss(Some(lease)) = cache.get::<u32>(&key).await else { panic!("the key is empty") };
+    assert!(cache.fill(lease, &7_u32, std::time::Duration::from_secs(60)).await);
+    bed.bill_to_each(&["2026-01-05T00:00:00Z"]).await;
+    assert!(matches!(cache.get::<u32>(&key).await, Lookup::Hit(7)));
+    bed.bill_to_each(&["2026-01-09T00:00:00Z"]).await;
+    assert_eq!(bed.words(STANDING).await, ["STARTER past_due"]);
+    assert!(matches!(cache.get::<u32>(&key).await, Lookup::Miss(_)));
 }
 
 #[tokio::test]

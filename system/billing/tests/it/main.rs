@@ -6,3 +6,4 @@ mod credit_notes;
 mod dunning;
 mod moods;
 mod plans;
+mod released;
