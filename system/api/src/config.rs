@@ -11,6 +11,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 
 use crate::client_address::TrustedNetwork;
 use crate::key_ring::KeyRing;
+use crate::streams::StreamLimits;
 
 /// How fast one caller may go: a bucket of `burst` tokens, refilled at `per_second`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,7 +63,7 @@ impl Default for Limits {
 /// Everything the interface needs to know. Holds secrets, so it has no `Debug`.
 #[derive(Clone)]
 pub struct ApiConfig {
-    /// How to reach PostgreSQL.
+    /// How to reach PostgreSQL; one of the connections is for listening.
     pub db: DbOptions,
     /// Copies of the database that may answer reads.
     pub replicas: ReplicaOptions,
@@ -125,6 +126,8 @@ pub struct ApiConfig {
     pub webhook_tolerance: Duration,
     /// Largest body of an event, bytes.
     pub webhook_bytes_max: usize,
+    /// Streams of events.
+    pub streams: StreamLimits,
 }
 
 impl ApiConfig {
@@ -169,6 +172,7 @@ impl ApiConfig {
             webhook_secrets: None,
             webhook_tolerance: Duration::from_secs(300),
             webhook_bytes_max: 64 << 10,
+            streams: StreamLimits::default(),
         }
     }
 

@@ -20,6 +20,7 @@ mod routes;
 pub mod serve;
 mod session_check;
 mod state;
+pub mod streams;
 pub mod tokens;
 
 pub use client_address::{BadNetwork, TrustedNetwork};
@@ -27,4 +28,5 @@ pub use config::{ApiConfig, Limits, Rate};
 pub use key_ring::KeyRing;
 pub use openapi::openapi;
 pub use serve::{ServeError, serve};
+pub use streams::StreamLimits;
 pub use tokens::{KeySet, KeySetError};

@@ -45,7 +45,7 @@ pub async fn serve(
     listener: TcpListener,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), ServeError> {
-    let db = Db::open(config.db.clone())?;
+    let db = Db::open(config.db.clone().sparing_one_to_listen())?;
     let reads = Reads::open(db.clone(), &config.replicas)?;
     let cache = Cache::open_shared(&config.cache, &db, config.cache_trust)?;
     let metrics = match config.metrics.clone() {
@@ -66,12 +66,15 @@ pub async fn serve(
         }
     });
 
-    let app = router(AppState::new(config, db.clone(), reads.clone(), cache, metrics));
+    let state = AppState::new(config, db.clone(), reads.clone(), cache, metrics);
+    let streams_end = state.draining.clone();
+    let app = router(state);
     let (draining, mut when_draining) = tokio::sync::watch::channel(false);
     let server = axum::serve(listener, app.into_make_service_with_connect_info::<SocketAddr>()).with_graceful_shutdown(
         async move {
             shutdown.await;
             tracing::info!("draining");
+            streams_end.cancel();
             draining.send_replace(true);
         },
     );

@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use forecastle_store::{Cache, Db, Reads};
 use metrics_exporter_prometheus::PrometheusHandle;
+use tokio_util::sync::CancellationToken;
 
 use crate::config::ApiConfig;
 use crate::passwords::Passwords;
 use crate::rate_limit::RateLimiter;
+use crate::streams::{Feeds, Slots};
 
 /// Cheap to clone.
 #[derive(Clone)]
@@ -25,9 +27,14 @@ pub struct Shared {
     pub(crate) passwords: Passwords,
     pub(crate) limiter: RateLimiter,
     pub(crate) metrics: PrometheusHandle,
+    pub(crate) feeds: Feeds,
+    pub(crate) slots: Slots,
+    /// The instance takes nothing new, and what has no end of its own ends.
+    pub(crate) draining: CancellationToken,
 }
 
 impl AppState {
+    /// Inside a runtime: it begins to listen for events.
     pub(crate) fn new(config: ApiConfig, db: Db, reads: Reads, cache: Cache, metrics: PrometheusHandle) -> Self {
         let passwords = Passwords::new(
             config.password_hashes_max,
@@ -37,7 +44,12 @@ impl AppState {
             config.password_passes,
         );
         let limiter = RateLimiter::new(cache.clone(), config.limits);
-        Self { shared: Arc::new(Shared { config, db, reads, cache, passwords, limiter, metrics }) }
+        let streams = config.streams;
+        let feeds = Feeds::new(db.clone(), streams.poll, streams.listen_keep_alive);
+        let slots = Slots::new(streams.of_user_max, streams.max);
+        let draining = CancellationToken::new();
+        let shared = Shared { config, db, reads, cache, passwords, limiter, metrics, feeds, slots, draining };
+        Self { shared: Arc::new(shared) }
     }
 }
 

@@ -242,6 +242,34 @@ pub(crate) struct ServeArgs {
     /// Largest body of an event.
     #[arg(long, env = "FORECASTLE_WEBHOOK_BYTES_MAX", default_value_t = 65_536)]
     pub(crate) webhook_bytes_max: usize,
+    /// Streams of events of one user on this instance.
+    #[arg(long, env = "FORECASTLE_STREAMS_USER_MAX", default_value_t = 8)]
+    pub(crate) streams_user_max: usize,
+    /// Streams of events of this instance.
+    #[arg(long, env = "FORECASTLE_STREAMS_MAX", default_value_t = 1_000)]
+    pub(crate) streams_max: usize,
+    /// Silence on a stream after which a comment is sent.
+    #[arg(long, env = "FORECASTLE_STREAM_HEARTBEAT_MS", default_value_t = 15_000, value_parser = clap::value_parser!(u64).range(10..))]
+    pub(crate) stream_heartbeat_ms: u64,
+    /// Longest time between two looks for events of a watched customer.
+    #[arg(long, env = "FORECASTLE_STREAM_POLL_MS", default_value_t = 2_000, value_parser = clap::value_parser!(u64).range(10..))]
+    pub(crate) stream_poll_ms: u64,
+    /// Time between two looks whether a stream's session stands. With the next one it bounds how long a
+    /// revoked session is told anything: keep their sum under 1,000.
+    #[arg(long, env = "FORECASTLE_STREAM_RECHECK_MS", default_value_t = 400, value_parser = clap::value_parser!(u64).range(10..))]
+    pub(crate) stream_recheck_ms: u64,
+    /// Longest time in which that look must be answered, or the stream ends.
+    #[arg(long, env = "FORECASTLE_STREAM_RECHECK_TIMEOUT_MS", default_value_t = 500)]
+    pub(crate) stream_recheck_timeout_ms: u64,
+    /// How long a reader may leave its stream full before it is cut off.
+    #[arg(long, env = "FORECASTLE_STREAM_STALL_MS", default_value_t = 5_000)]
+    pub(crate) stream_stall_ms: u64,
+    /// Silence after which the listening connection is asked whether it still stands.
+    #[arg(long, env = "FORECASTLE_LISTEN_KEEP_ALIVE_MS", default_value_t = 5_000, value_parser = clap::value_parser!(u64).range(10..))]
+    pub(crate) listen_keep_alive_ms: u64,
+    /// How long events of forecasts are kept; the same as the workers are told.
+    #[arg(long, env = "FORECASTLE_EVENTS_KEPT_S", default_value_t = 3_600)]
+    pub(crate) events_kept_s: u64,
 }
 
 #[derive(Args)]

@@ -141,10 +141,15 @@ async fn request_once(
 
 async fn enqueue(tx: &mut TenantTx, caller: &Caller, scenario: ScenarioId) -> Result<Reply, ApiError> {
     let id = ForecastId::from_uuid(Uuid::now_v7());
-    match forecasts::request(tx, id, scenario, caller.user).await? {
+    accepted(forecasts::request(tx, id, scenario, caller.user).await?)
+}
+
+/// The answer to a request for a forecast.
+pub(super) fn accepted(requested: Requested) -> Result<Reply, ApiError> {
+    match requested {
         Requested::Forecast(forecast) => {
-            let reply = Reply::json(StatusCode::ACCEPTED, &Forecast::from(*forecast));
-            Ok(reply.location(format!("/v1/forecasts/{id}")))
+            let location = format!("/v1/forecasts/{}", forecast.summary.id());
+            Ok(Reply::json(StatusCode::ACCEPTED, &Forecast::from(*forecast)).location(location))
         }
         Requested::NoScenario => Err(ApiError::not_found()),
         Requested::QuotaExceeded { plan, cap } => {

@@ -7,6 +7,8 @@ mod answers;
 mod audit_log;
 mod credit_notes;
 mod dashboard;
+mod forecast_control;
+mod forecast_events;
 mod forecasts;
 mod health;
 mod invoices;
@@ -67,6 +69,7 @@ pub(crate) fn of_right(right: Right) -> OpenApiRouter<AppState> {
             .routes(routes!(scenarios::list))
             .routes(routes!(scenarios::read))
             .routes(routes!(forecasts::list))
+            .routes(routes!(forecast_events::stream))
             .routes(routes!(forecasts::read))
             .routes(routes!(dashboard::read))
             .routes(routes!(plan::read))
@@ -82,7 +85,9 @@ pub(crate) fn of_right(right: Right) -> OpenApiRouter<AppState> {
         Right::Write => group
             .routes(routes!(scenarios::create))
             .routes(routes!(scenarios::edit))
-            .routes(routes!(forecasts::request)),
+            .routes(routes!(forecasts::request))
+            .routes(routes!(forecast_control::cancel))
+            .routes(routes!(forecast_control::retry)),
         Right::ManageUsers => group
             .routes(routes!(users::add))
             .routes(routes!(users::change, users::remove))

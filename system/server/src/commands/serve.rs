@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
-use forecastle_api::{ApiConfig, KeySet, Limits, Rate};
+use forecastle_api::{ApiConfig, KeySet, Limits, Rate, StreamLimits};
 use forecastle_billing::{Provider, WebhookSecrets};
 use serde_json::json;
 
@@ -55,6 +55,17 @@ fn config(args: &ServeArgs) -> anyhow::Result<ApiConfig> {
     config.webhook_secrets = secrets.transpose().context("read webhook secrets")?;
     config.webhook_tolerance = Duration::from_millis(args.webhook_tolerance_ms);
     config.webhook_bytes_max = args.webhook_bytes_max;
+    config.streams = StreamLimits {
+        of_user_max: args.streams_user_max,
+        max: args.streams_max,
+        heartbeat: Duration::from_millis(args.stream_heartbeat_ms),
+        poll: Duration::from_millis(args.stream_poll_ms),
+        recheck: Duration::from_millis(args.stream_recheck_ms),
+        recheck_timeout: Duration::from_millis(args.stream_recheck_timeout_ms),
+        stall: Duration::from_millis(args.stream_stall_ms),
+        listen_keep_alive: Duration::from_millis(args.listen_keep_alive_ms),
+        events_kept: Duration::from_secs(args.events_kept_s),
+    };
     Ok(config)
 }
 
