@@ -36,3 +36,26 @@ pub struct WorkerConfig {
     /// How long a drain waits for running jobs before it gives them back to the queue.
     pub drain: Duration,
 }
+
+impl WorkerConfig {
+    /// The documented defaults, with the given servers; four jobs at once, on nine connections.
+    #[must_use]
+    pub fn new(db: DbOptions, cache: CacheOptions, instance: impl Into<String>) -> Self {
+        Self {
+            db: DbOptions { max_connections: 9, ..db },
+            cache,
+            instance: instance.into(),
+            concurrency: 4,
+            lease: Duration::from_secs(10),
+            heartbeat: Duration::from_secs(2),
+            progress: Duration::from_millis(500),
+            poll: Duration::from_millis(500),
+            listen_keep_alive: Duration::from_secs(5),
+            events_kept: Duration::from_secs(3_600),
+            deadline: Duration::from_secs(300),
+            backoff_base_ms: 500,
+            backoff_cap_ms: 30_000,
+            drain: Duration::from_secs(30),
+        }
+    }
+}

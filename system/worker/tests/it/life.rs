@@ -13,38 +13,34 @@ use sqlx::postgres::PgConnection;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-struct Bed {
-    admin: PgConnection,
-    config: WorkerConfig,
+pub(crate) struct Bed {
+    pub(crate) admin: PgConnection,
+    pub(crate) config: WorkerConfig,
     postgres: Postgres,
     redis: Redis,
 }
 
-async fn bed() -> Bed {
+pub(crate) async fn bed() -> Bed {
     let postgres = Postgres::start();
     let redis = Redis::start();
     migrate(&postgres.admin_url(), &RolePasswords::default()).await.unwrap();
-    let config = WorkerConfig {
-        db: DbOptions { max_connections: 6, ..DbOptions::new(postgres.url_of("forecastle_app"), "worker") },
-        cache: CacheOptions { redis_url: redis.url(), timeout: Duration::from_millis(250) },
-        instance: "w".to_owned(),
-        concurrency: 2,
-        lease: Duration::from_millis(1_000),
-        heartbeat: Duration::from_millis(200),
-        progress: Duration::from_millis(50),
-        poll: Duration::from_millis(100),
-        listen_keep_alive: Duration::from_secs(5),
-        events_kept: Duration::from_secs(600),
-        deadline: Duration::from_secs(60),
-        backoff_base_ms: 20,
-        backoff_cap_ms: 100,
-        drain: Duration::from_secs(10),
-    };
+    let db = DbOptions::new(postgres.url_of("forecastle_app"), "worker");
+    let cache = CacheOptions { redis_url: redis.url(), timeout: Duration::from_millis(250) };
+    let mut config = WorkerConfig::new(db, cache, "w");
+    config.concurrency = 2;
+    config.lease = Duration::from_millis(1_000);
+    config.heartbeat = Duration::from_millis(200);
+    config.progress = Duration::from_millis(50);
+    config.poll = Duration::from_millis(100);
+    config.deadline = Duration::from_secs(60);
+    config.backoff_base_ms = 20;
+    config.backoff_cap_ms = 100;
+    config.drain = Duration::from_secs(10);
     Bed { admin: customers::connect(&postgres.admin_url()).await, config, postgres, redis }
 }
 
 /// Starts a worker; sending or dropping the sender asks it to drain.
-fn start(config: &WorkerConfig) -> (oneshot::Sender<()>, JoinHandle<()>) {
+pub(crate) fn start(config: &WorkerConfig) -> (oneshot::Sender<()>, JoinHandle<()>) {
     let (stop, stopped) = oneshot::channel::<()>();
     let config = config.clone();
     let task = tokio::spawn(async move {
@@ -57,14 +53,17 @@ fn start(config: &WorkerConfig) -> (oneshot::Sender<()>, JoinHandle<()>) {
     (stop, task)
 }
 
-async fn wait_for(admin: &mut PgConnection, statement: &str, wanted: i64) {
-    let end = tokio::time::Instant::now() + Duration::from_secs(20);
+/// Longest wait for a condition.
+const WAIT_MAX: Duration = Duration::from_secs(60);
+
+pub(crate) async fn wait_for(admin: &mut PgConnection, statement: &str, wanted: i64) {
+    let end = tokio::time::Instant::now() + WAIT_MAX;
     loop {
         let found = count(admin, statement).await;
         if found == wanted {
             return;
         }
-        assert!(tokio::time::Instant::now() < end, "still {found}, not {wanted}, after 20 s: {statement}");
+        assert!(tokio::time::Instant::now() < end, "still {found}, not {wanted}, after {WAIT_MAX:?}: {statement}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

@@ -1,3 +1,4 @@
 //! A worker against a real PostgreSQL and a real Redis.
 
+mod control;
 mod life;
