@@ -10,6 +10,7 @@ use forecastle_store::idempotency::IdempotentRequest;
 use uuid::Uuid;
 
 use super::forecasts::{Forecast, accepted};
+use crate::changing::changing;
 use crate::detached::detached;
 use crate::error::{ApiError, Problem};
 use crate::extract::PathId;
@@ -34,10 +35,7 @@ pub(crate) async fn cancel(
     detached(async move {
         let id = ForecastId::from_uuid(id);
         let changed = [CacheKey::dashboard(caller.tenant), CacheKey::forecast(caller.tenant, id)];
-        state.cache.announce(&changed).await;
-        let outcome = cancel_once(&state, &caller, id).await;
-        state.cache.delete(&changed).await;
-        outcome
+        changing(&state.cache, &changed, cancel_once(&state, &caller, id)).await
     })
     .await
 }
@@ -79,10 +77,8 @@ pub(crate) async fn retry(
     detached(async move {
         let request = key.bind(&caller, "POST", &format!("/v1/forecasts/{id}/retry"), &[]);
         let changed = [CacheKey::dashboard(caller.tenant)];
-        state.cache.announce(&changed).await;
-        let outcome = retry_once(&state, &caller, request, ForecastId::from_uuid(id)).await;
-        state.cache.delete(&changed).await;
-        outcome
+        let ended = ForecastId::from_uuid(id);
+        changing(&state.cache, &changed, retry_once(&state, &caller, request, ended)).await
     })
     .await
 }
