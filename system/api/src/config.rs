@@ -7,10 +7,12 @@ use std::time::Duration;
 use forecastle_billing::{BillingTerms, Provider, WebhookSecrets};
 use forecastle_store::sessions::Lifetimes;
 use forecastle_store::{CacheOptions, DbOptions, ReplicaOptions};
+use forecastle_telemetry::Analytics;
 use metrics_exporter_prometheus::PrometheusHandle;
 
 use crate::client_address::TrustedNetwork;
 use crate::key_ring::KeyRing;
+use crate::mail::MailConfig;
 use crate::streams::StreamLimits;
 
 /// How fast one caller may go: a bucket of `burst` tokens, refilled at `per_second`.
@@ -96,7 +98,11 @@ pub struct ApiConfig {
     pub idempotency_ttl: Duration,
     /// A request that takes longer is answered 503.
     pub request_timeout: Duration,
-    /// Longest time a drain may take before open connections are dropped.
+    /// Time between two counts of what waits, for metrics.
+    pub gauges_every: Duration,
+    /// How long new requests are still taken after `/readyz` has turned to 503.
+    pub drain_delay: Duration,
+    /// Longest time a drain may take after that before open connections are dropped.
     pub drain_timeout: Duration,
     /// Largest request body, bytes.
     pub body_bytes_max: usize,
@@ -114,6 +120,10 @@ pub struct ApiConfig {
     pub password_passes: u32,
     /// Networks whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<TrustedNetwork>,
+    /// Mails that carry a token; `None` sends none.
+    pub mail: Option<MailConfig>,
+    /// Where product analytics go; `None` is nowhere.
+    pub analytics: Option<Analytics>,
     /// Rate limits.
     pub limits: Limits,
     /// The payment provider; without it, what charges is answered 503.
@@ -157,6 +167,8 @@ impl ApiConfig {
             entitlement_cache: Duration::from_secs(10),
             idempotency_ttl: Duration::from_secs(24 * 3600),
             request_timeout: Duration::from_secs(10),
+            gauges_every: Duration::from_secs(10),
+            drain_delay: Duration::from_millis(500),
             drain_timeout: Duration::from_secs(30),
             body_bytes_max: 1 << 20,
             header_bytes_max: 16 << 10,
@@ -166,6 +178,8 @@ impl ApiConfig {
             password_memory_kib: 19 * 1024,
             password_passes: 2,
             trusted_proxies: Vec::new(),
+            mail: None,
+            analytics: None,
             limits: Limits::default(),
             provider: None,
             billing_terms: BillingTerms::default(),

@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 use crate::client_address::{client_address, limiter_address};
 use crate::error::{ApiError, Cause};
+use crate::product_events;
 use crate::rate_limit::Decisions;
 use crate::session_check::{self, Caller, forget_limit};
 use crate::state::AppState;
@@ -33,7 +34,7 @@ const ENDS_SESSIONS: [&str; 6] = [
 pub(crate) struct ClientAddress(pub(crate) IpAddr);
 
 /// Gives the request an id, measures it, and logs the cause of a bug once. The outermost layer.
-pub(crate) async fn observe(mut request: Request, next: Next) -> Response {
+pub(crate) async fn observe(State(state): State<AppState>, mut request: Request, next: Next) -> Response {
     let started = Instant::now();
     let id = Uuid::new_v4().to_string();
     let route = request.extensions().get::<MatchedPath>().map_or("unmatched", MatchedPath::as_str).to_owned();
@@ -53,6 +54,9 @@ pub(crate) async fn observe(mut request: Request, next: Next) -> Response {
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     if is_private {
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-store"));
+    }
+    if state.is_draining() {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     decisions.write(headers);
 
@@ -138,7 +142,14 @@ pub(crate) async fn authenticate(State(state): State<AppState>, mut request: Req
     match admit(&state, request.headers(), decisions_of(&request)).await {
         Ok(caller) => {
             request.extensions_mut().insert(caller);
-            next.run(request).await
+            let event = product_events::of(&request);
+            let response = next.run(request).await;
+            if let Some(event) = event
+                && response.status().is_success()
+            {
+                product_events::record(&state, event, caller.tenant, caller.user);
+            }
+            response
         }
         Err(refusal) => {
             metrics::counter!("forecastle_refused_total", "code" => refusal.code()).increment(1);

@@ -163,11 +163,15 @@ mod tests {
                 "GET /v1/users: read",
                 "GET /v1/users/{id}: read",
                 "PATCH /v1/users/{id}: manage_users",
+                "POST /v1/email-verification: account",
+                "POST /v1/email-verification/confirm: open",
                 "POST /v1/forecasts: write",
                 "POST /v1/forecasts/{id}/cancel: write",
                 "POST /v1/forecasts/{id}/retry: write",
                 "POST /v1/login: open",
                 "POST /v1/logout: account",
+                "POST /v1/password-reset: open",
+                "POST /v1/password-reset/confirm: open",
                 "POST /v1/scenarios: write",
                 "POST /v1/signup: open",
                 "POST /v1/token/refresh: open",
@@ -183,7 +187,15 @@ mod tests {
     #[test]
     fn only_the_doors_and_the_machines_are_open() {
         for (method, path, operation) in operations() {
-            let doors = ["/v1/signup", "/v1/login", "/v1/token/refresh", "/v1/webhooks/payments"];
+            let doors = [
+                "/v1/signup",
+                "/v1/login",
+                "/v1/token/refresh",
+                "/v1/email-verification/confirm",
+                "/v1/password-reset",
+                "/v1/password-reset/confirm",
+                "/v1/webhooks/payments",
+            ];
             let is_open = !path.starts_with("/v1/") || doors.contains(&&*path);
             let expected = if is_open { serde_json::json!([]) } else { serde_json::json!([{"bearer": []}]) };
             assert_eq!(operation["security"], expected, "{method} {path}");

@@ -8,6 +8,7 @@ use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder};
 use tokio::net::TcpListener;
 
 use crate::config::ApiConfig;
+use crate::gauges;
 use crate::router::router;
 use crate::state::AppState;
 
@@ -15,6 +16,8 @@ use crate::state::AppState;
 const LATENCY_BUCKETS_S: [f64; 12] = [0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 10.0];
 /// Pause between two tidyings of the metrics recorder.
 const METRICS_UPKEEP_EVERY: Duration = Duration::from_secs(5);
+/// Longest time the last analytics events may take at the end.
+const FLUSH_MAX: Duration = Duration::from_secs(2);
 
 /// Why an instance did not start or did not end well.
 #[derive(Debug, thiserror::Error)]
@@ -33,8 +36,10 @@ pub enum ServeError {
     Accept(#[from] std::io::Error),
 }
 
-/// Answers on `listener` until `shutdown` resolves, then takes no new connection, finishes what is
-/// under way within the configured limit, and returns.
+/// Answers on `listener` until `shutdown` resolves. Then `/readyz` says 503 and every answer asks its
+/// connection to close, while new requests are still taken for the drain's delay, so that whoever
+/// distributes them can look elsewhere. Then it takes no new connection, finishes what is under way
+/// within the configured limit, and returns.
 ///
 /// Neither PostgreSQL nor Redis has to answer for an instance to start.
 ///
@@ -54,7 +59,7 @@ pub async fn serve(
             .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &LATENCY_BUCKETS_S)?
             .install_recorder()?,
     };
-    let drain_timeout = config.drain_timeout;
+    let (drain_delay, drain_timeout, analytics) = (config.drain_delay, config.drain_timeout, config.analytics.clone());
     let upkeep = tokio::spawn({
         let metrics = metrics.clone();
         async move {
@@ -66,20 +71,23 @@ pub async fn serve(
         }
     });
 
+    let gauges = tokio::spawn(gauges::keep(db.clone(), cache.clone(), config.gauges_every));
     let state = AppState::new(config, db.clone(), reads.clone(), cache, metrics);
-    let streams_end = state.draining.clone();
+    let (leaving, streams_end) = (state.leaving.clone(), state.draining.clone());
     let app = router(state);
-    let (draining, mut when_draining) = tokio::sync::watch::channel(false);
+    let (closing, mut when_closing) = tokio::sync::watch::channel(false);
     let server = axum::serve(listener, app.into_make_service_with_connect_info::<SocketAddr>()).with_graceful_shutdown(
         async move {
             shutdown.await;
             tracing::info!("draining");
+            leaving.cancel();
+            tokio::time::sleep(drain_delay).await;
             streams_end.cancel();
-            draining.send_replace(true);
+            closing.send_replace(true);
         },
     );
     let drained_in_time = async {
-        let _ = when_draining.wait_for(|draining| *draining).await;
+        let _ = when_closing.wait_for(|closing| *closing).await;
         tokio::time::sleep(drain_timeout).await;
     };
     let outcome = tokio::select! {
@@ -90,6 +98,10 @@ pub async fn serve(
         }
     };
     upkeep.abort();
+    gauges.abort();
     tokio::join!(db.close(drain_timeout), reads.close(drain_timeout));
+    if let Some(analytics) = analytics {
+        analytics.flush(FLUSH_MAX).await;
+    }
     Ok(outcome?)
 }

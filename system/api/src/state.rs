@@ -31,6 +31,8 @@ pub struct Shared {
     pub(crate) slots: Slots,
     /// The instance takes nothing new, and what has no end of its own ends.
     pub(crate) draining: CancellationToken,
+    /// The instance will drain in a moment, and says so to whoever distributes requests.
+    pub(crate) leaving: CancellationToken,
 }
 
 impl AppState {
@@ -47,9 +49,14 @@ impl AppState {
         let streams = config.streams;
         let feeds = Feeds::new(db.clone(), streams.poll, streams.listen_keep_alive);
         let slots = Slots::new(streams.of_user_max, streams.max);
-        let draining = CancellationToken::new();
-        let shared = Shared { config, db, reads, cache, passwords, limiter, metrics, feeds, slots, draining };
+        let (draining, leaving) = (CancellationToken::new(), CancellationToken::new());
+        let shared = Shared { config, db, reads, cache, passwords, limiter, metrics, feeds, slots, draining, leaving };
         Self { shared: Arc::new(shared) }
+    }
+
+    /// Whether the instance is about to end.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.leaving.is_cancelled()
     }
 }
 

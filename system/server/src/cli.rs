@@ -4,8 +4,12 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use anyhow::Context as _;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::{DateTime, Utc};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use forecastle_alert::Target;
 use forecastle_api::TrustedNetwork;
 use forecastle_store::{CacheOptions, DbOptions, ReplicaAddress, ReplicaOptions};
 use tracing_subscriber::filter::LevelFilter;
@@ -17,8 +21,33 @@ pub(crate) struct Cli {
     /// Least important level that is logged: error, warn, info, debug, trace or off.
     #[arg(long, env = "FORECASTLE_LOG_LEVEL", default_value = "info", global = true)]
     pub(crate) log_level: LevelFilter,
+    /// Where errors are reported by Sentry's protocol, http://key@host:port/project; absent: nowhere.
+    #[arg(long, env = "FORECASTLE_ERROR_DSN", hide_env_values = true, global = true)]
+    pub(crate) error_dsn: Option<String>,
+    /// Most error reports that may wait; further ones are dropped and counted.
+    #[arg(long, env = "FORECASTLE_ERROR_QUEUE_MAX", default_value_t = 256, global = true)]
+    pub(crate) error_queue_max: usize,
+    /// Longest time for one of them, and for the last ones when the process ends.
+    #[arg(long, env = "FORECASTLE_ERROR_TIMEOUT_MS", default_value_t = 2_000, global = true)]
+    pub(crate) error_timeout_ms: u64,
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+impl Command {
+    /// Name of this process, as logs, reports and the database know it.
+    pub(crate) fn instance(&self) -> &str {
+        match self {
+            Self::Serve(args) => &args.instance,
+            Self::Work(args) => &args.instance,
+            Self::Bill(args) => &args.instance,
+            Self::Mail(args) => &args.instance,
+            Self::Alert(args) => &args.instance,
+            Self::Migrate(_) => "migrate",
+            Self::Seed(_) => "seed",
+            Self::Openapi => "openapi",
+        }
+    }
 }
 
 #[derive(Subcommand)]
@@ -29,6 +58,10 @@ pub(crate) enum Command {
     Work(WorkArgs),
     /// Bring invoices and payments to a time, once or for ever.
     Bill(BillArgs),
+    /// Send the mails that wait in the outbox.
+    Mail(Box<MailArgs>),
+    /// Watch the other processes and tell people what is wrong.
+    Alert(AlertArgs),
     /// Create roles and schema, or bring them up to date.
     Migrate(MigrateArgs),
     /// Load customers in bulk.
@@ -181,7 +214,14 @@ pub(crate) struct ServeArgs {
     /// Longest work on one request.
     #[arg(long, env = "FORECASTLE_REQUEST_TIMEOUT_MS", default_value_t = 10_000)]
     pub(crate) request_timeout_ms: u64,
-    /// Longest drain after SIGTERM.
+    /// Time between two counts of what waits (queue, payments, mails), for metrics.
+    #[arg(long, env = "FORECASTLE_GAUGES_EVERY_MS", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) gauges_every_ms: u64,
+    /// How long new requests are still taken after SIGTERM, while /readyz says 503; longer than whoever
+    /// distributes requests takes to notice.
+    #[arg(long, env = "FORECASTLE_DRAIN_DELAY_MS", default_value_t = 500)]
+    pub(crate) drain_delay_ms: u64,
+    /// Longest drain after that.
     #[arg(long, env = "FORECASTLE_DRAIN_TIMEOUT_MS", default_value_t = 30_000)]
     pub(crate) drain_timeout_ms: u64,
     /// Largest request body, bytes.
@@ -270,6 +310,115 @@ pub(crate) struct ServeArgs {
     /// How long events of forecasts are kept; the same as the workers are told.
     #[arg(long, env = "FORECASTLE_EVENTS_KEPT_S", default_value_t = 3_600)]
     pub(crate) events_kept_s: u64,
+    /// Where product analytics are posted, plain http; absent: nowhere.
+    #[arg(long, env = "FORECASTLE_ANALYTICS_URL", hide_env_values = true, requires = "analytics_key")]
+    pub(crate) analytics_url: Option<String>,
+    /// Key of the digests that stand for tenants and users there: 32 bytes, unpadded base64url.
+    #[arg(long, env = "FORECASTLE_ANALYTICS_KEY", hide_env_values = true)]
+    pub(crate) analytics_key: Option<String>,
+    /// Most analytics events that may wait; further ones are dropped and counted.
+    #[arg(long, env = "FORECASTLE_ANALYTICS_QUEUE_MAX", default_value_t = 1_000)]
+    pub(crate) analytics_queue_max: usize,
+    /// Most of them in one POST.
+    #[arg(long, env = "FORECASTLE_ANALYTICS_BATCH_MAX", default_value_t = 100)]
+    pub(crate) analytics_batch_max: usize,
+    /// Longest time one of them waits for others.
+    #[arg(long, env = "FORECASTLE_ANALYTICS_LINGER_MS", default_value_t = 1_000)]
+    pub(crate) analytics_linger_ms: u64,
+    /// Longest time for one POST.
+    #[arg(long, env = "FORECASTLE_ANALYTICS_TIMEOUT_MS", default_value_t = 2_000)]
+    pub(crate) analytics_timeout_ms: u64,
+    /// Key of the tokens in mails, the same as the sender's: 32 bytes, unpadded base64url. Absent: no
+    /// verification or reset mail is written.
+    #[arg(long, env = "FORECASTLE_MAIL_TOKEN_KEY", hide_env_values = true)]
+    pub(crate) mail_token_key: Option<String>,
+    /// How long an address may be verified after the mail.
+    #[arg(long, env = "FORECASTLE_MAIL_VERIFICATION_TTL_S", default_value_t = 259_200)]
+    pub(crate) mail_verification_ttl_s: u64,
+    /// How long a password may be reset after the mail.
+    #[arg(long, env = "FORECASTLE_MAIL_RESET_TTL_S", default_value_t = 3_600)]
+    pub(crate) mail_reset_ttl_s: u64,
+    /// One mail of a kind goes to a user in each of these.
+    #[arg(long, env = "FORECASTLE_MAIL_INTERVAL_S", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) mail_interval_s: u64,
+    /// Shortest time in which the request for a reset is answered, account or not.
+    #[arg(long, env = "FORECASTLE_MAIL_RESET_FLOOR_MS", default_value_t = 250)]
+    pub(crate) mail_reset_floor_ms: u64,
+}
+
+/// Reads a key of 32 bytes. Not done by the argument parser: its error would repeat what was given.
+pub(crate) fn key_of_32_bytes(text: &str) -> anyhow::Result<[u8; 32]> {
+    let bytes = URL_SAFE_NO_PAD.decode(text).ok().and_then(|bytes| bytes.try_into().ok());
+    bytes.context("a key is 32 bytes in base64url without padding")
+}
+
+/// How the connection to the mail server is encrypted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SmtpTls {
+    /// Not at all: for a relay on the same host or network.
+    Off,
+    /// STARTTLS, or mails wait.
+    Required,
+}
+
+#[derive(Args)]
+pub(crate) struct MailArgs {
+    #[command(flatten)]
+    pub(crate) db: DbArgs,
+    /// Host name or address of the mail server.
+    #[arg(long, env = "FORECASTLE_SMTP_HOST", default_value = "127.0.0.1")]
+    pub(crate) smtp_host: String,
+    /// Its port.
+    #[arg(long, env = "FORECASTLE_SMTP_PORT", default_value_t = 25)]
+    pub(crate) smtp_port: u16,
+    /// Encryption of the connection [default: off on loopback, else required].
+    #[arg(long, env = "FORECASTLE_SMTP_TLS")]
+    pub(crate) smtp_tls: Option<SmtpTls>,
+    /// User to log in as; needs a password.
+    #[arg(long, env = "FORECASTLE_SMTP_USER", requires = "smtp_password")]
+    pub(crate) smtp_user: Option<String>,
+    /// Its password.
+    #[arg(long, env = "FORECASTLE_SMTP_PASSWORD", hide_env_values = true)]
+    pub(crate) smtp_password: Option<String>,
+    /// Longest time for one mail, from connecting to the server's last answer.
+    #[arg(long, env = "FORECASTLE_SMTP_TIMEOUT_MS", default_value_t = 10_000)]
+    pub(crate) smtp_timeout_ms: u64,
+    /// Sender of every mail.
+    #[arg(long, env = "FORECASTLE_MAIL_FROM")]
+    pub(crate) mail_from: String,
+    /// Where people reach the product: first part of every link.
+    #[arg(long, env = "FORECASTLE_PUBLIC_URL")]
+    pub(crate) public_url: String,
+    /// Key of the tokens in mails, the same as the API's: 32 bytes, unpadded base64url.
+    #[arg(long, env = "FORECASTLE_MAIL_TOKEN_KEY", hide_env_values = true)]
+    pub(crate) mail_token_key: String,
+    /// Name of this process.
+    #[arg(long, env = "FORECASTLE_INSTANCE", default_value = "mail")]
+    pub(crate) instance: String,
+    /// How long a claim of a mail holds; at least the mail server's time-out and five seconds.
+    #[arg(long, env = "FORECASTLE_LEASE_MS", default_value_t = 30_000)]
+    pub(crate) lease_ms: u64,
+    /// Longest time between two looks at the outbox.
+    #[arg(long, env = "FORECASTLE_POLL_MS", default_value_t = 1_000)]
+    pub(crate) poll_ms: u64,
+    /// Mails sent at once.
+    #[arg(long, env = "FORECASTLE_CONCURRENCY", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub(crate) concurrency: u32,
+    /// Tries before a mail is given up.
+    #[arg(long, env = "FORECASTLE_MAIL_ATTEMPTS_MAX", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) mail_attempts_max: u32,
+    /// Back-off after the first try; doubles with each.
+    #[arg(long, env = "FORECASTLE_BACKOFF_BASE_MS", default_value_t = 1_000)]
+    pub(crate) backoff_base_ms: u64,
+    /// Longest back-off.
+    #[arg(long, env = "FORECASTLE_BACKOFF_CAP_MS", default_value_t = 600_000)]
+    pub(crate) backoff_cap_ms: u64,
+    /// Send what is due, once, and end.
+    #[arg(long, env = "FORECASTLE_ONCE")]
+    pub(crate) once: bool,
+    /// Where to answer GET /metrics; absent: nowhere.
+    #[arg(long, env = "FORECASTLE_METRICS_LISTEN")]
+    pub(crate) metrics_listen: Option<SocketAddr>,
 }
 
 #[derive(Args)]
@@ -381,6 +530,43 @@ fn ascending_seconds(text: &str) -> Result<RetrySeconds, String> {
 }
 
 #[derive(Args)]
+pub(crate) struct AlertArgs {
+    /// Processes to watch, name=http://host:port, separated by commas.
+    #[arg(long, env = "FORECASTLE_TARGETS", value_delimiter = ',', required = true)]
+    pub(crate) targets: Vec<Target>,
+    /// Rules (TOML) that replace or add to the built-in ones.
+    #[arg(long, env = "FORECASTLE_RULES")]
+    pub(crate) rules: Option<PathBuf>,
+    /// Print the rules in force, and end.
+    #[arg(long, env = "FORECASTLE_PRINT_RULES")]
+    pub(crate) print_rules: bool,
+    /// Time between two looks at every process.
+    #[arg(long, env = "FORECASTLE_EVERY_MS", default_value_t = 5_000, value_parser = clap::value_parser!(u64).range(10..))]
+    pub(crate) every_ms: u64,
+    /// Longest look.
+    #[arg(long, env = "FORECASTLE_SCRAPE_TIMEOUT_MS", default_value_t = 3_000)]
+    pub(crate) scrape_timeout_ms: u64,
+    /// Where alerts are posted, plain http.
+    #[arg(long, env = "FORECASTLE_WEBHOOK_URL", hide_env_values = true)]
+    pub(crate) webhook_url: String,
+    /// Where critical alerts are posted that nobody acknowledged in time.
+    #[arg(long, env = "FORECASTLE_ESCALATION_URL", hide_env_values = true)]
+    pub(crate) escalation_url: Option<String>,
+    /// That time, counted from the alert's firing.
+    #[arg(long, env = "FORECASTLE_ESCALATE_AFTER_S", default_value_t = 300)]
+    pub(crate) escalate_after_s: u64,
+    /// Longest time for one POST.
+    #[arg(long, env = "FORECASTLE_WEBHOOK_TIMEOUT_MS", default_value_t = 5_000)]
+    pub(crate) webhook_timeout_ms: u64,
+    /// Where to answer GET /alerts, POST /alerts/{id}/acknowledge, GET /metrics and GET /livez.
+    #[arg(long, env = "FORECASTLE_LISTEN", default_value = "127.0.0.1:0")]
+    pub(crate) listen: SocketAddr,
+    /// Name of this process.
+    #[arg(long, env = "FORECASTLE_INSTANCE", default_value = "alert")]
+    pub(crate) instance: String,
+}
+
+#[derive(Args)]
 pub(crate) struct MigrateArgs {
     /// A superuser's address: roles that bypass row-level security are made here.
     #[arg(long, env = "FORECASTLE_DATABASE_URL", hide_env_values = true)]
@@ -453,6 +639,13 @@ mod tests {
                     "app-password",
                     "read-password",
                     "webhook-secrets",
+                    "mail-token-key",
+                    "smtp-password",
+                    "error-dsn",
+                    "analytics-url",
+                    "analytics-key",
+                    "webhook-url",
+                    "escalation-url",
                 ];
                 if flag.get_long().is_some_and(|long| secret.contains(&long)) {
                     assert!(flag.is_hide_env_values_set(), "{} {:?}", command.get_name(), flag.get_long());

@@ -1,4 +1,4 @@
-//! Forecastle: one binary, `serve`, `work`, `bill`, `migrate`, `seed` and `openapi`.
+//! Forecastle: one binary, `serve`, `work`, `bill`, `mail`, `alert`, `migrate`, `seed` and `openapi`.
 
 mod cli;
 mod commands;
@@ -8,14 +8,25 @@ mod metrics_listener;
 mod panic_hook;
 mod shutdown;
 
+use std::time::Duration;
+
 use clap::Parser;
+use forecastle_telemetry::{ErrorReporter, ErrorTask, ReporterOptions};
 
 use crate::cli::{Cli, Command};
 use crate::exit_code::ExitCode;
 
 fn main() -> std::process::ExitCode {
     let cli = Cli::parse();
-    logging::install(&cli.log_level);
+    let (reporter, reporting) = match error_reporter(&cli) {
+        Ok(opened) => opened.unzip(),
+        Err(error) => {
+            logging::install(&cli.log_level, None);
+            tracing::error!(error = %error, "open error reporter");
+            return ExitCode::Failed.into();
+        }
+    };
+    logging::install(&cli.log_level, reporter.clone());
     panic_hook::install();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -24,24 +35,45 @@ fn main() -> std::process::ExitCode {
             return ExitCode::Failed.into();
         }
     };
-    let outcome = runtime.block_on(async {
-        match cli.command {
+    let flush_limit = Duration::from_millis(cli.error_timeout_ms);
+    let code = runtime.block_on(async {
+        if let Some(reporting) = reporting {
+            tokio::spawn(reporting.run());
+        }
+        let outcome = match cli.command {
             Command::Serve(args) => commands::serve::run(*args).await,
             Command::Work(args) => commands::work::run(args).await,
             Command::Bill(args) => commands::bill::run(args).await,
+            Command::Mail(args) => commands::mail::run(*args).await,
+            Command::Alert(args) => commands::alert::run(args).await,
             Command::Migrate(args) => commands::migrate::run(args).await,
             Command::Seed(args) => commands::seed::run(args).await,
             Command::Openapi => commands::openapi::run(),
-        }
-    });
-    // What still blocks (a computation told to stop) gets a moment, not for ever.
-    runtime.shutdown_timeout(std::time::Duration::from_secs(2));
-    match outcome {
-        Ok(code) => code.into(),
-        Err(error) => {
+        };
+        let code = outcome.unwrap_or_else(|error| {
             // Contexts are verb phrases of ours; the store's errors carry no values.
             tracing::error!(error = %format_args!("{error:#}"), "failed");
-            ExitCode::of(&error).into()
+            ExitCode::of(&error)
+        });
+        if let Some(reporter) = reporter {
+            reporter.flush(flush_limit).await;
         }
-    }
+        code
+    });
+    // What still blocks (a computation told to stop) gets a moment, not for ever.
+    runtime.shutdown_timeout(Duration::from_secs(2));
+    code.into()
+}
+
+/// The reporter and its task, where an address was given.
+fn error_reporter(cli: &Cli) -> anyhow::Result<Option<(ErrorReporter, ErrorTask)>> {
+    let Some(dsn) = &cli.error_dsn else { return Ok(None) };
+    let options = ReporterOptions {
+        dsn: dsn.parse()?,
+        instance: cli.command.instance().to_owned(),
+        release: env!("CARGO_PKG_VERSION").to_owned(),
+        queue_max: cli.error_queue_max,
+        timeout: Duration::from_millis(cli.error_timeout_ms),
+    };
+    Ok(Some(ErrorReporter::open(options)?))
 }

@@ -47,7 +47,10 @@ CREATE TABLE app.mail_outbox (
     CHECK ((state IN ('sent', 'dead')) = (finished_at IS NOT NULL))
 );
 CREATE INDEX mail_outbox_open ON app.mail_outbox (next_at) WHERE state IN ('queued', 'sending');
-CREATE INDEX mail_outbox_dead ON app.mail_outbox (tenant_id) WHERE state = 'dead';
+CREATE INDEX mail_outbox_dead ON app.mail_outbox (finished_at) WHERE state = 'dead';
+-- What ops_backlog counts: few rows, whatever the tables hold.
+CREATE INDEX jobs_dead ON app.jobs (finished_at) WHERE state = 'dead';
+CREATE INDEX payments_unclear ON app.payments (created_at) WHERE state IN ('intended', 'unknown');
 
 DO $$
 DECLARE
@@ -76,7 +79,8 @@ RESET ROLE;
 --   auth_mail_token   confirmation: which tenant, user and purpose a token's hash belongs to; the person
 --                     who follows a mail's link has no session that could say
 --   mail_claim        the sender takes the next mails, whosever they are
---   mail_backlog      how many mails wait, since when, and how many are dead, for metrics and alerts
+--   ops_backlog       counts and ages of what waits or was given up, over all tenants, for metrics and
+--                     alerts; tells no tenant from another
 
 CREATE FUNCTION app.auth_mail_token(wanted bytea)
 RETURNS TABLE (tenant_id uuid, user_id uuid, purpose text)
@@ -127,16 +131,35 @@ BEGIN
 END
 $$;
 
-CREATE FUNCTION app.mail_backlog()
-RETURNS TABLE (waiting bigint, oldest_due_s double precision, dead bigint)
+CREATE FUNCTION app.ops_backlog()
+RETURNS TABLE (
+    queue_waiting bigint, queue_oldest_s double precision, jobs_dead_last_hour bigint,
+    payments_unknown bigint, payments_unknown_oldest_s double precision,
+    mail_waiting bigint, mail_oldest_s double precision, mail_dead_last_hour bigint)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = app, pg_temp
 AS $$
-    SELECT count(*) FILTER (WHERE m.state IN ('queued', 'sending')),
-           greatest(0, coalesce(extract(epoch FROM clock_timestamp()
-               - min(m.created_at) FILTER (WHERE m.state IN ('queued', 'sending'))), 0))::double precision,
-           count(*) FILTER (WHERE m.state = 'dead' AND m.last_error_code IS DISTINCT FROM 'token_over')
-    FROM app.mail_outbox m
-    WHERE m.state IN ('queued', 'sending') OR m.state = 'dead'
+    WITH jobs AS (
+        SELECT count(*) AS waiting, min(j.ready_at) AS oldest FROM app.jobs j
+        WHERE j.state = 'queued' AND j.ready_at <= clock_timestamp()),
+    dead_jobs AS (
+        SELECT count(*) AS dead FROM app.jobs j
+        WHERE j.state = 'dead' AND j.finished_at > clock_timestamp() - interval '1 hour'),
+    payments AS (
+        SELECT count(*) AS waiting, min(p.created_at) AS oldest FROM app.payments p
+        WHERE p.state IN ('intended', 'unknown')),
+    mails AS (
+        SELECT count(*) AS waiting, min(m.created_at) AS oldest FROM app.mail_outbox m
+        WHERE m.state IN ('queued', 'sending')),
+    dead_mails AS (
+        SELECT count(*) AS dead FROM app.mail_outbox m
+        WHERE m.state = 'dead' AND m.last_error_code <> 'token_over'
+          AND m.finished_at > clock_timestamp() - interval '1 hour')
+    SELECT jobs.waiting, coalesce(extract(epoch FROM clock_timestamp() - jobs.oldest), 0)::double precision,
+           dead_jobs.dead,
+           payments.waiting, coalesce(extract(epoch FROM clock_timestamp() - payments.oldest), 0)::double precision,
+           mails.waiting, coalesce(extract(epoch FROM clock_timestamp() - mails.oldest), 0)::double precision,
+           dead_mails.dead
+    FROM jobs, dead_jobs, payments, mails, dead_mails
 $$;
 
 DO $$
@@ -144,7 +167,7 @@ DECLARE
     signature text;
 BEGIN
     FOREACH signature IN ARRAY ARRAY[
-        'app.auth_mail_token(bytea)', 'app.mail_claim(integer, bigint, integer)', 'app.mail_backlog()'
+        'app.auth_mail_token(bytea)', 'app.mail_claim(integer, bigint, integer)', 'app.ops_backlog()'
     ] LOOP
         EXECUTE format('ALTER FUNCTION %s OWNER TO forecastle_definer', signature);
         EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', signature);

@@ -4,6 +4,7 @@
 //! [`scope::TenantScope`] alone.
 
 pub mod audit;
+pub mod backlog;
 pub mod books_check;
 pub mod cache;
 mod cache_debts;

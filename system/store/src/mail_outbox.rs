@@ -58,7 +58,7 @@ pub(crate) async fn insert(
          SELECT u.tenant_id, gen_random_uuid(), CASE WHEN $2::uuid IS NULL THEN $3 || ' ' || u.user_id ELSE $3 END,
                 $4, $5, u.email, $6, 'queued', now(), now()
          FROM app.users u
-         WHERE u.tenant_id = $1 AND CASE WHEN $2::uuid IS NULL THEN u.role = 'owner' ELSE u.user_id = $2 END
+         WHERE u.tenant_id = $1 AND u.removed_at IS NULL AND CASE WHEN $2::uuid IS NULL THEN u.role = 'owner' ELSE u.user_id = $2 END
          ON CONFLICT (tenant_id, dedup_key) DO NOTHING",
     );
     let user = match recipients {
@@ -186,26 +186,6 @@ pub async fn settle(db: &Db, mail: &ClaimedMail, outcome: MailOutcome<'_>) -> Re
     let touched = tx.execute(query).await?;
     tx.commit().await?;
     Ok(touched > 0)
-}
-
-/// How the outbox is, over all tenants.
-#[derive(Debug, Clone, Copy, PartialEq, FromRow)]
-pub struct MailBacklog {
-    /// Mails queued or being sent.
-    pub waiting: i64,
-    /// Age of the oldest of them, seconds; 0 if there is none.
-    pub oldest_due_s: f64,
-    /// Mails given up; those whose token ran out meanwhile are not counted.
-    pub dead: i64,
-}
-
-/// For metrics and alerts.
-///
-/// # Errors
-/// As [`StoreError`] says.
-pub async fn backlog(db: &Db) -> Result<MailBacklog, StoreError> {
-    let query = sqlx::query_as("SELECT waiting, oldest_due_s, dead FROM app.mail_backlog()");
-    db.across_tenants().await?.optional(query).await?.ok_or(StoreError::NotFound)
 }
 
 fn millis(duration: Duration) -> i64 {

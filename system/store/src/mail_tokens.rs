@@ -6,15 +6,17 @@
 
 use std::time::Duration;
 
-use forecastle_domain::{Mail, SessionId, TenantId, TokenPurpose, UserId};
+use forecastle_domain::{AuditAction, Mail, SessionId, TenantId, TokenPurpose, UserId};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
+use crate::audit::{self, AuditEvent};
 use crate::error::StoreError;
 use crate::mail_outbox::{self, Recipients};
 use crate::pool::Db;
 use crate::scope::TenantTx;
+use crate::sessions;
 
 /// The key tokens are derived under. Never shown.
 #[derive(Clone)]
@@ -159,15 +161,15 @@ pub async fn reset_password(
 ) -> Result<Option<Vec<SessionId>>, StoreError> {
     let Some(user) = spend(tx, token, TokenPurpose::PasswordReset).await? else { return Ok(None) };
     let tenant = tx.tenant_id().as_uuid();
-    let query = sqlx::query("UPDATE app.users SET password_hash = $3 WHERE tenant_id = $1 AND user_id = $2");
-    tx.execute(query.bind(tenant).bind(user.as_uuid()).bind(password_hash)).await?;
-    let query = sqlx::query_as(
-        "UPDATE app.sessions SET revoked_at = clock_timestamp()
-         WHERE tenant_id = $1 AND user_id = $2 AND revoked_at IS NULL
-         RETURNING session_id",
+    // First, because it locks the user's row: no session opens by the old password behind this.
+    let query = sqlx::query(
+        "UPDATE app.users SET password_hash = $3 WHERE tenant_id = $1 AND user_id = $2 AND removed_at IS NULL",
     );
-    let ended: Vec<(Uuid,)> = tx.all(query.bind(tenant).bind(user.as_uuid())).await?;
-    Ok(Some(ended.into_iter().map(|(session,)| session.into()).collect()))
+    if tx.execute(query.bind(tenant).bind(user.as_uuid()).bind(password_hash)).await? == 0 {
+        return Ok(None);
+    }
+    audit::record(tx, AuditEvent::of_user(AuditAction::PasswordReset, user).by(user)).await?;
+    sessions::revoke_of_user(tx, user, None).await.map(Some)
 }
 
 /// Whether the user's address is verified.

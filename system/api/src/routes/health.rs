@@ -30,12 +30,17 @@ pub(crate) async fn livez() -> Reply {
     Reply::json(StatusCode::OK, &Health { status: "ok", redis: None })
 }
 
-/// Does PostgreSQL answer?
+/// Does PostgreSQL answer, and may requests be sent here?
 #[utoipa::path(get, path = "/readyz", tag = "machines", responses(
     (status = 200, body = Health),
-    (status = 503, body = Problem, content_type = "application/problem+json", description = "PostgreSQL does not answer."),
+    (status = 503, body = Problem, content_type = "application/problem+json", description = "PostgreSQL does not answer, or the instance is about to end."),
 ))]
 pub(crate) async fn readyz(State(state): State<AppState>) -> Result<Reply, ApiError> {
+    if state.is_draining() {
+        return Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "draining")
+            .detail("This instance is about to end; ask another one.")
+            .retry_after(std::time::Duration::from_secs(1)));
+    }
     let (postgres, redis) = tokio::join!(state.db.ping(), state.cache.ping());
     postgres?;
     Ok(Reply::json(StatusCode::OK, &Health { status: "ok", redis: Some(redis.is_ok()) }))

@@ -7,6 +7,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use forecastle_domain::{Email, Password, SessionId};
 use forecastle_store::{identity, sessions};
+use forecastle_telemetry::ProductEvent;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -14,6 +15,7 @@ use super::answers::{Tokens, fresh_secret};
 use crate::detached::detached;
 use crate::error::{ApiError, Problem};
 use crate::extract::{Fields, JsonBody};
+use crate::product_events;
 use crate::reply::Reply;
 use crate::state::AppState;
 
@@ -70,6 +72,7 @@ pub(crate) async fn log_in(State(state): State<AppState>, JsonBody(body): JsonBo
             return Err(refused());
         }
         tx.commit().await?;
+        product_events::record(&state, ProductEvent::LoggedIn, tenant, user);
         Ok(Tokens::issue(&state, tenant, user, session, &secret))
     });
     Ok(Reply::json(StatusCode::OK, &tokens.await?))

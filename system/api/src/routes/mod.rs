@@ -7,6 +7,7 @@ mod answers;
 mod audit_log;
 mod credit_notes;
 mod dashboard;
+mod email_verification;
 mod forecast_control;
 mod forecast_events;
 mod forecasts;
@@ -16,6 +17,7 @@ mod login;
 mod logout;
 mod me;
 mod password;
+mod password_reset;
 mod payment_method;
 mod payments;
 mod plan;
@@ -46,7 +48,12 @@ pub(crate) fn public() -> OpenApiRouter<AppState> {
 
 /// Operations open to everybody where a password can be guessed or an account made: limited tighter.
 pub(crate) fn credentials() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new().routes(routes!(signup::sign_up)).routes(routes!(login::log_in))
+    OpenApiRouter::new()
+        .routes(routes!(signup::sign_up))
+        .routes(routes!(login::log_in))
+        .routes(routes!(email_verification::confirm))
+        .routes(routes!(password_reset::request))
+        .routes(routes!(password_reset::confirm))
 }
 
 /// Operations that a signature lets in instead of a session.
@@ -62,6 +69,7 @@ pub(crate) fn of_right(right: Right) -> OpenApiRouter<AppState> {
         Right::Account => group
             .routes(routes!(logout::log_out))
             .routes(routes!(me::read))
+            .routes(routes!(email_verification::resend))
             .routes(routes!(password::change))
             .routes(routes!(sessions::list))
             .routes(routes!(sessions::revoke)),

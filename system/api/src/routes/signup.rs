@@ -1,11 +1,14 @@
-//! Sign-up: a tenant with its owner, signed in at once.
+//! Sign-up: a tenant with its owner, signed in at once; the address is verified by mail meanwhile.
 
 use axum::extract::State;
 use axum::http::StatusCode;
 use chrono_tz::Tz;
-use forecastle_domain::{CredentialError, Currency, Email, Password, PaymentToken, Plan, SessionId, TenantId, UserId};
+use forecastle_domain::{
+    CredentialError, Currency, Email, Password, PaymentToken, Plan, SessionId, TenantId, TokenPurpose, UserId,
+};
 use forecastle_store::identity::{self, EMAIL_CONSTRAINT, NewTenant};
 use forecastle_store::sessions;
+use forecastle_telemetry::ProductEvent;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -13,6 +16,7 @@ use super::answers::{Tokens, fresh_secret};
 use crate::detached::detached;
 use crate::error::{ApiError, FieldProblem, Problem};
 use crate::extract::{Fields, JsonBody};
+use crate::product_events;
 use crate::reply::Reply;
 use crate::state::AppState;
 
@@ -111,7 +115,11 @@ async fn store(state: &AppState, accepted: Accepted, password_hash: String) -> R
         return Err(cap_reached());
     }
     sessions::open(&mut tx, session, user, &secret, config.lifetimes()).await?;
+    if let Some(mail) = &config.mail {
+        mail.issue(&mut tx, user, TokenPurpose::EmailVerification).await?;
+    }
     tx.commit().await?;
+    product_events::record(state, ProductEvent::SignedUp, tenant, user);
     Ok(Tokens::issue(state, tenant, user, session, &secret))
 }
 

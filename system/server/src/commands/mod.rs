@@ -1,6 +1,8 @@
 //! One module for each subcommand.
 
+pub(crate) mod alert;
 pub(crate) mod bill;
+pub(crate) mod mail;
 pub(crate) mod migrate;
 pub(crate) mod openapi;
 pub(crate) mod seed;

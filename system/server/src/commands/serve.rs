@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
-use forecastle_api::{ApiConfig, KeySet, Limits, Rate, StreamLimits};
+use forecastle_api::{ApiConfig, KeySet, Limits, MailConfig, Rate, StreamLimits};
 use forecastle_billing::{Provider, WebhookSecrets};
+use forecastle_store::mail_tokens::MailTokenKey;
+use forecastle_telemetry::{Analytics, AnalyticsOptions};
 use serde_json::json;
 
-use crate::cli::ServeArgs;
+use crate::cli::{ServeArgs, key_of_32_bytes};
 use crate::commands::announce;
 use crate::exit_code::ExitCode;
 use crate::shutdown;
@@ -39,6 +41,8 @@ fn config(args: &ServeArgs) -> anyhow::Result<ApiConfig> {
     config.entitlement_cache = Duration::from_millis(args.entitlement_cache_ms);
     config.idempotency_ttl = Duration::from_secs(args.idempotency_ttl_s);
     config.request_timeout = Duration::from_millis(args.request_timeout_ms);
+    config.gauges_every = Duration::from_millis(args.gauges_every_ms);
+    config.drain_delay = Duration::from_millis(args.drain_delay_ms);
     config.drain_timeout = Duration::from_millis(args.drain_timeout_ms);
     config.body_bytes_max = args.body_bytes_max;
     config.password_hashes_max = args.password_hashes_max;
@@ -66,7 +70,37 @@ fn config(args: &ServeArgs) -> anyhow::Result<ApiConfig> {
         listen_keep_alive: Duration::from_millis(args.listen_keep_alive_ms),
         events_kept: Duration::from_secs(args.events_kept_s),
     };
+    config.mail = mail(args)?;
+    config.analytics = analytics(args)?;
     Ok(config)
+}
+
+/// Starts the task that sends, so a runtime is needed.
+fn analytics(args: &ServeArgs) -> anyhow::Result<Option<Analytics>> {
+    let (Some(url), Some(key)) = (&args.analytics_url, &args.analytics_key) else { return Ok(None) };
+    let options = AnalyticsOptions {
+        url: url.clone(),
+        key: key_of_32_bytes(key).context("read analytics key")?,
+        queue_max: args.analytics_queue_max,
+        batch_max: args.analytics_batch_max,
+        linger: Duration::from_millis(args.analytics_linger_ms),
+        timeout: Duration::from_millis(args.analytics_timeout_ms),
+    };
+    Analytics::start(options).map(Some).context("open analytics sink")
+}
+
+fn mail(args: &ServeArgs) -> anyhow::Result<Option<MailConfig>> {
+    let Some(key) = &args.mail_token_key else {
+        tracing::warn!("no key for mail tokens: no verification or reset mail will be written");
+        return Ok(None);
+    };
+    let key = key_of_32_bytes(key).context("read mail token key")?;
+    let mut mail = MailConfig::new(MailTokenKey::new(key));
+    mail.verification_ttl = Duration::from_secs(args.mail_verification_ttl_s);
+    mail.reset_ttl = Duration::from_secs(args.mail_reset_ttl_s);
+    mail.interval = Duration::from_secs(args.mail_interval_s);
+    mail.reset_answer_floor = Duration::from_millis(args.mail_reset_floor_ms);
+    Ok(Some(mail))
 }
 
 fn limits(args: &ServeArgs) -> Limits {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use forecastle_domain::{Currency, DunningNotice, Mail, Money, TenantId, TokenPurpose, UserId};
+use forecastle_store::backlog;
 use forecastle_store::mail_outbox::{self, MailOutcome, MailTerms};
 use forecastle_store::mail_tokens::{self, MailTokenKey};
 use forecastle_testbed::customers::{self, Customer};
@@ -48,8 +49,8 @@ async fn a_cause_that_is_driven_again_writes_one_mail_and_one_that_rolls_back_wr
 
     assert_eq!(mail_outbox::settle(&bed.db, &mails[0], MailOutcome::Sent).await, Ok(true));
     assert_eq!(mail_outbox::settle(&bed.db, &mails[0], MailOutcome::Sent).await, Ok(false), "once");
-    let backlog = mail_outbox::backlog(&bed.db).await.unwrap();
-    assert_eq!((backlog.waiting, backlog.dead), (0, 0));
+    let backlog = backlog::backlog(&bed.db).await.unwrap();
+    assert_eq!((backlog.mail_waiting, backlog.mail_dead_last_hour), (0, 0));
 }
 
 #[tokio::test]
@@ -73,8 +74,8 @@ async fn a_sender_past_its_lease_changes_nothing_and_a_used_up_mail_is_dead() {
     let later = MailOutcome::Later { wait: Duration::ZERO, code: "smtp_451" };
     assert_eq!(mail_outbox::settle(&bed.db, &second, later).await, Ok(true));
     assert!(mail_outbox::claim(&bed.db, 1, short).await.unwrap().is_empty(), "two tries were all");
-    let backlog = mail_outbox::backlog(&bed.db).await.unwrap();
-    assert_eq!((backlog.waiting, backlog.dead), (0, 1));
+    let backlog = backlog::backlog(&bed.db).await.unwrap();
+    assert_eq!((backlog.mail_waiting, backlog.mail_dead_last_hour), (0, 1));
 }
 
 #[tokio::test]

@@ -1,0 +1,180 @@
+//! When a mail counts as sent, when it is tried again, and what happens in between.
+
+use std::time::Duration;
+
+use forecastle_domain::{Currency, DunningNotice, Mail, Money, TokenPurpose};
+use forecastle_mail::{SenderConfig, SmtpOptions, Tls, Wording, run};
+use forecastle_store::mail_tokens::{self, MailTokenKey};
+use forecastle_store::migrate::{RolePasswords, migrate};
+use forecastle_store::{Db, DbOptions, mail_outbox};
+use forecastle_testbed::{Postgres, SmtpMode, SmtpServer, customers};
+use sqlx::postgres::PgConnection;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+const KEY: [u8; 32] = [4; 32];
+
+struct Bed {
+    db: Db,
+    admin: PgConnection,
+    smtp: SmtpServer,
+    postgres: Postgres,
+}
+
+async fn bed() -> Bed {
+    let postgres = Postgres::start();
+    migrate(&postgres.admin_url(), &RolePasswords::default()).await.expect("migrate");
+    let db = Db::open(DbOptions::new(postgres.url_of("forecastle_app"), "mail-test")).expect("open");
+    let admin = customers::connect(&postgres.admin_url()).await;
+    Bed { db, admin, smtp: SmtpServer::start(), postgres }
+}
+
+impl Bed {
+    fn config(&self) -> SenderConfig {
+        SenderConfig {
+            db: DbOptions::new(self.postgres.url_of("forecastle_app"), "mail"),
+            smtp: SmtpOptions {
+                host: "127.0.0.1".to_owned(),
+                port: self.smtp.port(),
+                tls: Tls::Off,
+                credentials: None,
+                timeout: Duration::from_millis(400),
+            },
+            from: "Forecastle <no-reply@forecastle.example>".to_owned(),
+            wording: Wording { public_url: "https://app.example.com".to_owned() },
+            token_key: MailTokenKey::new(KEY),
+            lease: Duration::from_secs(10),
+            poll: Duration::from_millis(20),
+            concurrency: 4,
+            attempts_max: 50,
+            backoff_base: Duration::from_millis(20),
+            backoff_cap: Duration::from_millis(40),
+            once: false,
+        }
+    }
+
+    async fn dunning(&mut self, count: u32) {
+        let customer = customers::sign_up(&mut self.admin, "PRO", "EUR", "2026-01-01").await;
+        let mut tx = self.db.tenant(customer.tenant.into()).begin().await.unwrap();
+        for failed_charges in 1..=count {
+            let owed = Money::new(Currency::Eur, 1190);
+            let mail = Mail::Dunning(DunningNotice { invoice_number: 3, owed, failed_charges, next_charge_on: None });
+            let key = format!("dunning 3 {failed_charges}");
+            assert_eq!(mail_outbox::enqueue_to_owners(&mut tx, &mail, &key).await, Ok(1));
+        }
+        tx.commit().await.unwrap();
+    }
+
+    async fn until(&mut self, what: &str, statement: &str, wanted: impl Fn(i64) -> bool) {
+        let end = tokio::time::Instant::now() + Duration::from_secs(20);
+        while !wanted(customers::count(&mut self.admin, statement).await) {
+            assert!(tokio::time::Instant::now() < end, "did not happen within 20 s: {what}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+/// A sender in the background.
+struct Running {
+    stop: oneshot::Sender<()>,
+    ended: JoinHandle<Result<(), forecastle_mail::MailError>>,
+}
+
+impl Running {
+    fn start(config: SenderConfig) -> Self {
+        let (stop, stopped) = oneshot::channel::<()>();
+        let stopped = async move {
+            let _ = stopped.await;
+        };
+        Self { stop, ended: tokio::spawn(run(config, stopped)) }
+    }
+
+    async fn drain(self) {
+        drop(self.stop);
+        self.ended.await.unwrap().unwrap();
+    }
+}
+
+const SENT: &str = "SELECT count(*) FROM app.mail_outbox WHERE state = 'sent'";
+
+#[tokio::test]
+async fn each_mail_is_sent_once_though_two_senders_look_for_it() {
+    let mut bed = bed().await;
+    bed.dunning(30).await;
+    let (one, two) = (Running::start(bed.config()), Running::start(bed.config()));
+    bed.until("all are sent", SENT, |sent| sent == 30).await;
+    one.drain().await;
+    two.drain().await;
+    let mails = bed.smtp.mails();
+    let ids: std::collections::BTreeSet<_> = mails.iter().map(|mail| mail.header("Message-ID").to_owned()).collect();
+    assert_eq!((mails.len(), ids.len()), (30, 30));
+    assert!(mails[0].text.contains("11.90 EUR for invoice 3"), "{}", mails[0].text);
+    assert!(mails[0].recipient.ends_with("@test.example"));
+}
+
+#[tokio::test]
+async fn a_mail_is_sent_only_after_the_servers_answer_and_is_tried_until_then() {
+    let mut bed = bed().await;
+    bed.smtp.set(SmtpMode::Refuse(451));
+    bed.dunning(1).await;
+    let sender = Running::start(bed.config());
+    for (mode, code) in [(None, "smtp_451"), (Some(SmtpMode::Silent), "timeout")] {
+        if let Some(mode) = mode {
+            bed.smtp.set(mode);
+        }
+        let tried = format!("SELECT count(*) FROM app.mail_outbox WHERE last_error_code LIKE '{code}%'");
+        bed.until(code, &tried, |count| count == 1).await;
+        assert_eq!(customers::count(&mut bed.admin, SENT).await, 0);
+    }
+    bed.smtp.set(SmtpMode::Take);
+    bed.until("it is sent", SENT, |sent| sent == 1).await;
+    sender.drain().await;
+    assert_eq!(bed.smtp.mails().len(), 1);
+}
+
+#[tokio::test]
+async fn a_mail_whose_answer_was_lost_goes_out_again_as_the_same_mail() {
+    let mut bed = bed().await;
+    bed.smtp.set(SmtpMode::TakeAndHangUp);
+    bed.dunning(1).await;
+    let sender = Running::start(bed.config());
+    bed.until("a second try", "SELECT coalesce(sum(attempts), 0) FROM app.mail_outbox", |tries| tries >= 2).await;
+    bed.smtp.set(SmtpMode::Take);
+    bed.until("it is sent", SENT, |sent| sent == 1).await;
+    sender.drain().await;
+    let mails = bed.smtp.mails();
+    assert!(mails.len() >= 2);
+    assert!(mails.iter().all(|mail| *mail == mails[0]), "to the byte, Message-ID and date included");
+}
+
+#[tokio::test]
+async fn what_can_never_be_delivered_is_dead_at_once_and_no_code_holds_the_address() {
+    let mut bed = bed().await;
+    bed.smtp.set(SmtpMode::Refuse(550));
+    bed.dunning(1).await;
+    let sender = Running::start(bed.config());
+    let dead =
+        "SELECT count(*) FROM app.mail_outbox WHERE state = 'dead' AND attempts = 1 AND last_error_code = 'smtp_550'";
+    bed.until("it is dead", dead, |count| count == 1).await;
+    sender.drain().await;
+    assert!(bed.smtp.mails().is_empty());
+}
+
+#[tokio::test]
+async fn a_token_mail_carries_the_token_and_one_made_under_another_key_never_goes_out() {
+    let mut bed = bed().await;
+    let customer = customers::sign_up(&mut bed.admin, "FREE", "EUR", "2026-01-01").await;
+    let mut tx = bed.db.tenant(customer.tenant.into()).begin().await.unwrap();
+    let (user, hour) = (customer.user.into(), Duration::from_secs(3600));
+    let (ours, foreign) = (MailTokenKey::new(KEY), MailTokenKey::new([5; 32]));
+    mail_tokens::issue(&mut tx, &ours, user, TokenPurpose::PasswordReset, hour, "a").await.unwrap();
+    mail_tokens::issue(&mut tx, &foreign, user, TokenPurpose::PasswordReset, hour, "b").await.unwrap();
+    tx.commit().await.unwrap();
+    let sender = Running::start(bed.config());
+    let settled = "SELECT count(*) FROM app.mail_outbox WHERE state = 'sent' OR last_error_code = 'token_key_differs'";
+    bed.until("both are settled", settled, |count| count == 2).await;
+    sender.drain().await;
+    let mails = bed.smtp.mails();
+    assert_eq!(mails.len(), 1);
+    assert_eq!(mails[0].token().expect("a link").len(), 43, "{}", mails[0].text);
+}
