@@ -6,6 +6,7 @@ mod events;
 mod forecast_control;
 mod listen;
 mod mail;
+mod migrations;
 mod pool;
 mod queue;
 mod queue_laws;
