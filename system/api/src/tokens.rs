@@ -23,6 +23,8 @@ pub const ISSUER: &str = "forecastle";
 pub const AUDIENCE: &str = "forecastle-api";
 /// Clock difference between two instances that is forgiven, seconds.
 pub const LEEWAY_S: u64 = 5;
+/// Longest lifetime an access token may have, seconds: the setting's own upper bound.
+pub const LIFETIME_S_MAX: u64 = 24 * 3600;
 /// Media type of an access token (RFC 9068).
 const TOKEN_TYPE: &str = "at+jwt";
 /// Longest token looked at, bytes; ours have about 450.
@@ -171,6 +173,10 @@ impl KeySet {
             jsonwebtoken::decode::<Claims>(token, &key.decoding, &validation).map_err(|_| TokenRefused)?.claims;
         let issued_in_future = claims.iat > jsonwebtoken::get_current_timestamp() + LEEWAY_S;
         if claims.iss != ISSUER || claims.aud != AUDIENCE || issued_in_future || claims.exp <= claims.iat {
+            return Err(TokenRefused);
+        }
+        // Ours never live this long, so one that does is somebody's who got at a key.
+        if claims.exp - claims.iat > LIFETIME_S_MAX {
             return Err(TokenRefused);
         }
         Ok(Subject {

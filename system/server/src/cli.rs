@@ -181,10 +181,21 @@ pub(crate) struct ServeArgs {
     #[arg(long, env = "FORECASTLE_INSTANCE", default_value = "api")]
     pub(crate) instance: String,
     /// kid:seed[,kid2:seed2]: Ed25519 seeds of 32 bytes, unpadded base64url; the first one signs.
-    #[arg(long, env = "FORECASTLE_SIGNING_KEYS", hide_env_values = true)]
-    pub(crate) signing_keys: String,
+    #[arg(
+        long,
+        env = "FORECASTLE_SIGNING_KEYS",
+        hide_env_values = true,
+        required_unless_present = "signing_keys_file"
+    )]
+    pub(crate) signing_keys: Option<String>,
+    /// The same in a file, one key on a line or separated by commas; read again on SIGHUP and when it changes.
+    #[arg(long, env = "FORECASTLE_SIGNING_KEYS_FILE", conflicts_with = "signing_keys")]
+    pub(crate) signing_keys_file: Option<PathBuf>,
+    /// Time between two looks at that file.
+    #[arg(long, env = "FORECASTLE_SIGNING_KEYS_CHECK_MS", default_value_t = 2_000, value_parser = clap::value_parser!(u64).range(10..))]
+    pub(crate) signing_keys_check_ms: u64,
     /// Lifetime of an access token.
-    #[arg(long, env = "FORECASTLE_ACCESS_TTL_S", default_value_t = 300)]
+    #[arg(long, env = "FORECASTLE_ACCESS_TTL_S", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=forecastle_api::tokens::LIFETIME_S_MAX))]
     pub(crate) access_ttl_s: u64,
     /// Lifetime of a refresh token.
     #[arg(long, env = "FORECASTLE_REFRESH_TTL_S", default_value_t = 2_592_000)]

@@ -3,6 +3,7 @@
 mod cli;
 mod commands;
 mod exit_code;
+mod key_file;
 mod logging;
 mod metrics_listener;
 mod panic_hook;

@@ -63,6 +63,13 @@ pub enum StoreError {
         /// Table and column, never the value.
         what: &'static str,
     },
+    /// The login given to this process is one that row-level security does not bind: tenants would be kept
+    /// apart by the queries alone.
+    #[error("the database login {why}; give the address of forecastle_app")]
+    UnboundRole {
+        /// What is wrong with it.
+        why: &'static str,
+    },
     /// The database refused a statement that should never be refused: a bug.
     #[error("statement refused ({code})")]
     Refused {

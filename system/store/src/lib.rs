@@ -26,6 +26,7 @@ pub mod jobs;
 pub mod ledger;
 pub mod limiter;
 pub mod listen;
+pub mod login_role;
 pub mod mail_outbox;
 pub mod mail_tokens;
 pub mod members;

@@ -10,6 +10,7 @@ mod http_shape;
 mod idempotency;
 mod interruption;
 mod isolation;
+mod jwt_attacks;
 mod mail;
 mod members;
 mod paying;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use forecastle_api::{ApiConfig, KeySet, Limits, MailConfig, Rate, StreamLimits};
 use forecastle_billing::{Provider, WebhookSecrets};
+use forecastle_store::login_role;
 use forecastle_store::mail_tokens::MailTokenKey;
 use forecastle_telemetry::{Analytics, AnalyticsOptions};
 use serde_json::json;
@@ -12,7 +13,7 @@ use serde_json::json;
 use crate::cli::{ServeArgs, key_of_32_bytes};
 use crate::commands::announce;
 use crate::exit_code::ExitCode;
-use crate::shutdown;
+use crate::{key_file, shutdown};
 
 const POOL_MAX: u32 = 50;
 
@@ -21,13 +22,24 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let listener = tokio::net::TcpListener::bind(args.listen).await.context("bind listener")?;
     let address = listener.local_addr().context("read listener's address")?;
     let config = config(&args)?;
+    if let Some(path) = args.signing_keys_file.clone() {
+        let every = Duration::from_millis(args.signing_keys_check_ms);
+        tokio::spawn(key_file::follow(path, config.keys.clone(), every));
+    }
     announce(&json!({ "event": "listening", "address": address.to_string() }))?;
-    forecastle_api::serve(config, listener, shutdown::requested()).await.context("serve")?;
+    let database_url = config.db.database_url.clone();
+    tokio::select! {
+        outcome = forecastle_api::serve(config, listener, shutdown::requested()) => outcome.context("serve")?,
+        refusal = login_role::refusal(&database_url) => return Err(refusal).context("serve"),
+    }
     Ok(ExitCode::Done)
 }
 
 fn config(args: &ServeArgs) -> anyhow::Result<ApiConfig> {
-    let keys = KeySet::parse(&args.signing_keys).context("read signing keys")?;
+    let keys = match (&args.signing_keys_file, &args.signing_keys) {
+        (Some(path), _) => key_file::read(path)?,
+        (None, keys) => KeySet::parse(keys.as_deref().unwrap_or_default()).context("read signing keys")?.into(),
+    };
     let mut config = ApiConfig::new(args.db.options(&args.instance, POOL_MAX), args.redis.options(), keys);
     config.replicas = args.replicas.options().map_err(anyhow::Error::msg).context("read --replica-url")?;
     config.customer_cap = args.customer_cap;

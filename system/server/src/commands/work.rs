@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
+use forecastle_store::login_role;
 use forecastle_worker::WorkerConfig;
 use serde_json::json;
 
@@ -41,6 +42,10 @@ pub(crate) async fn run(args: WorkArgs) -> anyhow::Result<ExitCode> {
         "instance": args.instance,
         "metrics": metrics.map(|address| address.to_string()),
     }))?;
-    forecastle_worker::work(config, shutdown::requested()).await.context("work")?;
+    let database_url = config.db.database_url.clone();
+    tokio::select! {
+        outcome = forecastle_worker::work(config, shutdown::requested()) => outcome.context("work")?,
+        refusal = login_role::refusal(&database_url) => return Err(refusal).context("work"),
+    }
     Ok(ExitCode::Done)
 }

@@ -2,7 +2,7 @@
 
 use forecastle_domain::TenantId;
 use forecastle_store::migrate::{RolePasswords, migrate};
-use forecastle_store::{StoreError, periods};
+use forecastle_store::{StoreError, login_role, periods};
 use forecastle_testbed::customers;
 use sqlx::AssertSqlSafe;
 
@@ -133,4 +133,21 @@ async fn a_role_that_may_do_too_much_is_cut_back() {
     .await
     .unwrap();
     assert!(!may_too_much);
+}
+
+#[tokio::test]
+async fn a_login_that_no_policy_binds_is_refused_with_the_one_to_use() {
+    let mut bed = bed().await;
+    let refused = async |bed: &Bed, role: &str| login_role::check(&bed.postgres.url_of(role)).await;
+    assert_eq!(refused(&bed, "forecastle_app").await, Ok(()));
+    for role in ["postgres", "forecastle_read"] {
+        let error = refused(&bed, role).await.unwrap_err();
+        assert_eq!(error, StoreError::UnboundRole { why: "bypasses row-level security" }, "{role}");
+        assert!(error.to_string().contains("forecastle_app"), "{error}");
+    }
+    sqlx::query("CREATE ROLE tenant_owner LOGIN IN ROLE forecastle_owner").execute(&mut bed.admin).await.unwrap();
+    let owner = refused(&bed, "tenant_owner").await;
+    assert_eq!(owner, Err(StoreError::UnboundRole { why: "owns the tables" }));
+    sqlx::query("ALTER ROLE forecastle_app BYPASSRLS").execute(&mut bed.admin).await.unwrap();
+    assert!(matches!(refused(&bed, "forecastle_app").await, Err(StoreError::UnboundRole { .. })));
 }
