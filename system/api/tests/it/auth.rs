@@ -174,3 +174,41 @@ async fn wrong_credentials_get_one_answer() {
     assert!(answers[0].contains("invalid_credentials"));
     assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:?}");
 }
+
+#[tokio::test]
+async fn signing_keys_rotate_without_a_restart_and_nobody_is_logged_out() {
+    let servers = Servers::start().await;
+    let (first, second) = (config(&servers), config(&servers));
+    let rings = [first.keys.clone(), second.keys.clone()];
+    let (one, two) = (Instance::start(first).await, Instance::start(second).await);
+    let (old, new) =
+        (format!("test:{}", URL_SAFE_NO_PAD.encode([7; 32])), format!("next:{}", URL_SAFE_NO_PAD.encode([9; 32])));
+    let give = |ring: &forecastle_api::KeyRing, keys: &str| ring.replace(KeySet::parse(keys).unwrap());
+    let session = one.sign_up("ada", "FREE").await;
+    let before = text(&session, "access_token");
+    // The new key is known everywhere before it signs anywhere.
+    rings.iter().for_each(|ring| give(ring, &format!("{old},{new}")));
+    let jwks = two.send(Method::GET, "/.well-known/jwks.json", None, &[], None).await.json();
+    assert_eq!((text(&jwks["keys"][0], "kid"), text(&jwks["keys"][1], "kid")), ("test", "next"));
+    give(&rings[0], &format!("{new},{old}"));
+    // Two honest refreshes of one token, on instances that sign with different keys: one line.
+    let refresh = text(&session, "refresh_token");
+    let a = one.refresh(refresh).await.expect(200).json();
+    let b = two.refresh(refresh).await.expect(200).json();
+    assert_eq!(a["refresh_token"], b["refresh_token"]);
+    give(&rings[1], &format!("{new},{old}"));
+    let after = text(&a, "access_token");
+    assert!(URL_SAFE_NO_PAD.decode(after.split('.').next().unwrap()).unwrap().windows(4).any(|kid| kid == b"next"));
+    for api in [&one, &two] {
+        for token in [before, after, text(&b, "access_token")] {
+            api.get("/v1/me", token).await.expect(200);
+        }
+    }
+    rings.iter().for_each(|ring| give(ring, &new));
+    for api in [&one, &two] {
+        assert_eq!(api.get("/v1/me", before).await.code(), (401, "unauthenticated".to_owned()));
+        api.get("/v1/me", after).await.expect(200);
+    }
+    let renewed = two.refresh(text(&a, "refresh_token")).await.expect(200).json();
+    one.get("/v1/me", text(&renewed, "access_token")).await.expect(200);
+}
