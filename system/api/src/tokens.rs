@@ -217,6 +217,8 @@ impl KeySet {
             || header.x5t_s256.is_some()
             || header.crit.is_some()
             || header.enc.is_some()
+            || header.url.is_some()
+            || header.nonce.is_some()
             || header.zip.is_some()
             || header.cty.is_some()
             || !header.extras.inner().is_empty();
