@@ -159,7 +159,7 @@ impl Tens {
 }
 
 /// `numerator / denominator` (positive) to the nearest whole number, ties to the even one.
-fn half_even(numerator: &IBig, denominator: &IBig) -> IBig {
+pub(crate) fn half_even(numerator: &IBig, denominator: &IBig) -> IBig {
     let (quotient, remainder) = numerator.div_rem(denominator);
     let twice = remainder.abs() * IBig::from(2);
     let away = match twice.cmp(denominator) {

@@ -4,6 +4,7 @@
 //! clock, the environment or a file; the same input gives the same bytes on any machine, with any
 //! number of threads.
 
+pub mod calculators;
 pub mod calendar;
 pub mod decimal;
 mod exact;
@@ -19,6 +20,7 @@ mod result;
 mod run;
 mod uncertainty;
 
+pub use calculators::{Calculator, CalculatorError};
 pub use field_error::FieldError;
 pub use input::{Cost, Revenue, Uncertainty, ValidScenario, validate};
 pub use run::{ENGINE_VERSION, ForecastError, ForecastOutcome, run, run_reporting};

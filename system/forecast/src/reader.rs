@@ -108,9 +108,56 @@ impl<'a> Reader<'a> {
         read_decimal(value, bounds, |code, message| self.fault(name, code, message))
     }
 
+    /// A required array of `least` to `most` decimal strings within `bounds`.
+    pub(crate) fn decimals(&self, name: &str, least: usize, most: usize, bounds: Bounds) -> Option<Vec<Decimal>> {
+        let Value::Array(items) = self.required(name)? else {
+            self.fault(name, "wrong_type", "must be an array");
+            return None;
+        };
+        let fits = (least..=most).contains(&items.len());
+        if items.len() < least {
+            self.fault(name, "too_short", format!("must have at least {least} items"));
+        } else if items.len() > most {
+            self.fault(name, "too_long", format!("must have at most {most} items"));
+        }
+        let pointer = self.pointer_to(name);
+        let read_item = |(i, item)| {
+            read_decimal(item, bounds, |code, message| self.faults.note(format!("{pointer}/{i}"), code, message))
+        };
+        // Reads all before giving up, so that every wrong item is noted; but never more than fit.
+        let read: Vec<Option<Decimal>> = items.iter().take(most).enumerate().map(read_item).collect();
+        read.into_iter().collect::<Option<Vec<_>>>().filter(|_| fits)
+    }
+
+    /// An optional decimal string within `bounds`; the outer `None` means it was there and wrong.
+    pub(crate) fn optional_decimal(&self, name: &str, bounds: Bounds) -> Option<Option<Decimal>> {
+        let Some(value) = self.optional(name) else { return Some(None) };
+        read_decimal(value, bounds, |code, message| self.fault(name, code, message)).map(Some)
+    }
+
+    /// An optional word out of a few; the outer `None` means it was there and wrong.
+    pub(crate) fn optional_choice(&self, name: &str, words: &[&'static str]) -> Option<Option<&'static str>> {
+        let Some(value) = self.optional(name) else { return Some(None) };
+        let text = self.as_text(name, value)?;
+        let found = words.iter().copied().find(|word| *word == text);
+        if found.is_none() {
+            self.fault(name, "not_allowed", format!("must be one of {}", words.join(", ")));
+        }
+        found.map(Some)
+    }
+
     /// A JSON integer from `low` to `high`, both included.
     pub(crate) fn integer(&self, name: &str, low: i64, high: i64) -> Option<i64> {
-        let Value::Number(number) = self.required(name)? else {
+        self.as_integer(name, self.required(name)?, low, high)
+    }
+
+    /// The same, optional; the outer `None` means it was there and wrong.
+    pub(crate) fn optional_integer(&self, name: &str, low: i64, high: i64) -> Option<Option<i64>> {
+        self.optional(name).map_or(Some(None), |value| self.as_integer(name, value, low, high).map(Some))
+    }
+
+    fn as_integer(&self, name: &str, value: &Value, low: i64, high: i64) -> Option<i64> {
+        let Value::Number(number) = value else {
             self.fault(name, "wrong_type", "must be an integer");
             return None;
         };

@@ -1,5 +1,6 @@
 //! The forecast from the outside: JSON in, JSON and hash out.
 
+mod calculators;
 mod extremes;
 mod identities;
 mod refusals;
