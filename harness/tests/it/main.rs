@@ -4,4 +4,6 @@ mod environment_processes;
 mod environment_servers;
 mod environment_sweep;
 mod environment_world;
+mod oracle;
 mod smoke;
+mod wide_inputs;

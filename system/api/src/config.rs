@@ -108,6 +108,8 @@ pub struct ApiConfig {
     pub body_bytes_max: usize,
     /// Largest sum of all header names and values of a request, bytes.
     pub header_bytes_max: usize,
+    /// Calculator requests computed at once; further ones wait up to 2 s.
+    pub calculations_max: usize,
     /// Password hashes computed at once.
     pub password_hashes_max: usize,
     /// Password hashes that may wait for their turn; further ones are refused with 503.
@@ -172,6 +174,7 @@ impl ApiConfig {
             drain_timeout: Duration::from_secs(30),
             body_bytes_max: 1 << 20,
             header_bytes_max: 16 << 10,
+            calculations_max: 2,
             password_hashes_max: 2,
             password_waiters_max: 64,
             password_wait: Duration::from_secs(5),

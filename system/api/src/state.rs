@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::ApiConfig;
 use crate::passwords::Passwords;
 use crate::rate_limit::RateLimiter;
+use crate::routes::calculators::Turns;
 use crate::streams::{Feeds, Slots};
 
 /// Cheap to clone.
@@ -26,6 +27,7 @@ pub struct Shared {
     pub(crate) cache: Cache,
     pub(crate) passwords: Passwords,
     pub(crate) limiter: RateLimiter,
+    pub(crate) calculations: Turns,
     pub(crate) metrics: PrometheusHandle,
     pub(crate) feeds: Feeds,
     pub(crate) slots: Slots,
@@ -46,11 +48,25 @@ impl AppState {
             config.password_passes,
         );
         let limiter = RateLimiter::new(cache.clone(), config.limits);
+        let calculations = Turns::new(config.calculations_max);
         let streams = config.streams;
         let feeds = Feeds::new(db.clone(), streams.poll, streams.listen_keep_alive);
         let slots = Slots::new(streams.of_user_max, streams.max);
         let (draining, leaving) = (CancellationToken::new(), CancellationToken::new());
-        let shared = Shared { config, db, reads, cache, passwords, limiter, metrics, feeds, slots, draining, leaving };
+        let shared = Shared {
+            config,
+            db,
+            reads,
+            cache,
+            passwords,
+            limiter,
+            calculations,
+            metrics,
+            feeds,
+            slots,
+            draining,
+            leaving,
+        };
         Self { shared: Arc::new(shared) }
     }
 

@@ -11,6 +11,7 @@ use chrono::{DateTime, Utc};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use forecastle_alert::Target;
 use forecastle_api::TrustedNetwork;
+use forecastle_forecast::Calculator;
 use forecastle_store::{CacheOptions, DbOptions, ReplicaAddress, ReplicaOptions};
 use tracing_subscriber::filter::LevelFilter;
 
@@ -66,6 +67,8 @@ pub(crate) enum Command {
     Migrate(MigrateArgs),
     /// Load customers in bulk.
     Seed(SeedArgs),
+    /// Compute forecasts or calculators: one JSON input a line in, one JSON answer a line out.
+    Compute(ComputeArgs),
     /// Print the OpenAPI document.
     Openapi,
 }
@@ -259,6 +262,9 @@ pub(crate) struct ServeArgs {
     /// Sign-ups and logins.
     #[arg(long, env = "FORECASTLE_RATE_LOGIN_FLOOR_PER_S")]
     pub(crate) rate_login_floor_per_s: Option<u32>,
+    /// Calculator requests computed at once.
+    #[arg(long, env = "FORECASTLE_CALCULATIONS_MAX", default_value_t = 2)]
+    pub(crate) calculations_max: usize,
     /// Password hashes computed at once.
     #[arg(long, env = "FORECASTLE_PASSWORD_HASHES_MAX", default_value_t = 2)]
     pub(crate) password_hashes_max: usize,
@@ -430,6 +436,16 @@ pub(crate) struct MailArgs {
     /// Where to answer GET /metrics; absent: nowhere.
     #[arg(long, env = "FORECASTLE_METRICS_LISTEN")]
     pub(crate) metrics_listen: Option<SocketAddr>,
+}
+
+#[derive(Args)]
+pub(crate) struct ComputeArgs {
+    /// npv, pmt, pv, fv, nper, mirr, irr, percentile or amortisation; a forecast if absent.
+    #[arg(long)]
+    pub(crate) calculator: Option<Calculator>,
+    /// Threads of one forecast; the result does not depend on it.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) threads: usize,
 }
 
 #[derive(Args)]

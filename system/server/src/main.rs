@@ -1,4 +1,4 @@
-//! Forecastle: one binary, `serve`, `work`, `bill`, `mail`, `alert`, `migrate`, `seed` and `openapi`.
+//! Forecastle: one binary, `serve`, `work`, `bill`, `mail`, `alert`, `migrate`, `seed`, `compute` and `openapi`.
 
 mod cli;
 mod commands;
@@ -49,6 +49,7 @@ fn main() -> std::process::ExitCode {
             Command::Alert(args) => commands::alert::run(args).await,
             Command::Migrate(args) => commands::migrate::run(args).await,
             Command::Seed(args) => commands::seed::run(args).await,
+            Command::Compute(args) => commands::compute::run(&args),
             Command::Openapi => commands::openapi::run(),
         };
         let code = outcome.unwrap_or_else(|error| {

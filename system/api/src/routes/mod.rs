@@ -5,6 +5,7 @@
 
 mod answers;
 mod audit_log;
+pub(crate) mod calculators;
 mod credit_notes;
 mod dashboard;
 mod email_verification;
@@ -79,6 +80,15 @@ pub(crate) fn of_right(right: Right) -> OpenApiRouter<AppState> {
             .routes(routes!(forecasts::list))
             .routes(routes!(forecast_events::stream))
             .routes(routes!(forecasts::read))
+            .routes(routes!(calculators::npv))
+            .routes(routes!(calculators::pmt))
+            .routes(routes!(calculators::pv))
+            .routes(routes!(calculators::fv))
+            .routes(routes!(calculators::nper))
+            .routes(routes!(calculators::mirr))
+            .routes(routes!(calculators::irr))
+            .routes(routes!(calculators::percentile))
+            .routes(routes!(calculators::amortisation))
             .routes(routes!(dashboard::read))
             .routes(routes!(plan::read))
             .routes(routes!(usage::read))

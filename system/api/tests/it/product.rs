@@ -171,3 +171,28 @@ pub(crate) async fn join_all<T>(work: impl IntoIterator<Item = impl Future<Outpu
     .await;
     open.into_iter().map(|(_, done)| done.expect("finished")).collect()
 }
+
+#[tokio::test]
+async fn calculators_answer_exactly_and_name_each_wrong_field() {
+    let servers = Servers::start().await;
+    let api = Instance::start(config(&servers)).await;
+    api.sign_up("ada", "FREE").await;
+    let session = api.log_in("ada").await;
+    let token = text(&session, "access_token");
+    let ask = async |name: &str, body: Value| {
+        api.send(Method::POST, &format!("/v1/calculators/{name}"), Some(token), &[], Some(&body)).await
+    };
+
+    let flows = json!(["-15000", "1500", "2500", "3500", "4500", "6000"]);
+    let npv = ask("npv", json!({ "rate": "0.05", "flows": flows })).await.expect(200);
+    assert_eq!(npv.json(), json!({ "value": "122.894854950943" }));
+    assert_eq!(npv.header("cache-control"), "private, no-store");
+    let roots = ask("irr", json!({ "flows": ["-100", "220", "-121"] })).await.expect(200).json();
+    assert_eq!(roots, json!({ "roots": ["0.100000000000"] }));
+    let wrong = ask("pmt", json!({ "rate": "0.1", "periods": 0, "pv": 5 })).await.expect(422).json();
+    assert_eq!((&wrong["errors"][0]["pointer"], &wrong["errors"][1]["pointer"]), (&json!("/periods"), &json!("/pv")));
+    let huge = ask("fv", json!({ "rate": "10", "periods": 1200, "pmt": "1" })).await;
+    assert_eq!(huge.code(), (422, "amount_out_of_range".to_owned()));
+    let none = ask("nper", json!({ "rate": "0", "pmt": "0", "pv": "1" })).await.expect(200).json();
+    assert_eq!(none, json!({ "value": null }));
+}

@@ -57,6 +57,7 @@ fn config(args: &ServeArgs) -> anyhow::Result<ApiConfig> {
     config.drain_delay = Duration::from_millis(args.drain_delay_ms);
     config.drain_timeout = Duration::from_millis(args.drain_timeout_ms);
     config.body_bytes_max = args.body_bytes_max;
+    config.calculations_max = args.calculations_max;
     config.password_hashes_max = args.password_hashes_max;
     config.password_waiters_max = args.password_waiters_max;
     config.password_wait = Duration::from_millis(args.password_wait_ms);
