@@ -86,8 +86,7 @@ pub async fn begin(state: &AppState, caller: &Caller, request: IdempotentRequest
         Claim::Replay(stored) => Reply::from_stored(&stored)
             .map(|reply| Begun::Replay(reply.into_replay()))
             .ok_or_else(|| ApiError::internal("stored answer does not read")),
-        Claim::FingerprintDiffers => Err(ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused")
-            .detail("This Idempotency-Key was used for another request.")),
+        Claim::FingerprintDiffers => Err(reused()),
         Claim::InFlight | Claim::Fresh => Err(in_flight()),
     }
 }
@@ -114,6 +113,12 @@ impl Attempt {
         self.tx.commit().await?;
         outcome.map(Reply::into_response)
     }
+}
+
+/// 422: the key belongs to another request.
+pub(crate) fn reused() -> ApiError {
+    ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused")
+        .detail("This Idempotency-Key was used for another request.")
 }
 
 fn in_flight() -> ApiError {

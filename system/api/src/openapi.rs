@@ -135,6 +135,7 @@ mod tests {
         assert_eq!(
             listed,
             [
+                "DELETE /v1/plan/changes/pending: manage_billing",
                 "DELETE /v1/sessions/{id}: account",
                 "DELETE /v1/users/{id}: manage_users",
                 "GET /.well-known/jwks.json: open",
@@ -150,6 +151,7 @@ mod tests {
                 "GET /v1/forecasts/events: read",
                 "GET /v1/forecasts/{id}: read",
                 "GET /v1/invoices: read",
+                "GET /v1/invoices/upcoming: read",
                 "GET /v1/invoices/{id}: read",
                 "GET /v1/me: account",
                 "GET /v1/payment-method: manage_billing",
@@ -177,10 +179,12 @@ mod tests {
                 "POST /v1/forecasts: write",
                 "POST /v1/forecasts/{id}/cancel: write",
                 "POST /v1/forecasts/{id}/retry: write",
+                "POST /v1/invoices/{id}/pay: manage_billing",
                 "POST /v1/login: open",
                 "POST /v1/logout: account",
                 "POST /v1/password-reset: open",
                 "POST /v1/password-reset/confirm: open",
+                "POST /v1/plan/changes: manage_billing",
                 "POST /v1/scenarios: write",
                 "POST /v1/signup: open",
                 "POST /v1/token/refresh: open",

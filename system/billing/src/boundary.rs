@@ -149,7 +149,8 @@ impl Boundary {
         (self.period.index > 0).then(|| history.before(self.period.start))
     }
 
-    fn content(
+    /// What the boundary charges with so much usage; `None` if nothing.
+    pub(crate) fn content(
         &self,
         profile: &BillingProfile,
         history: &PlanHistory,

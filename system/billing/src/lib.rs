@@ -6,15 +6,24 @@
 
 mod boundary;
 mod charge;
+mod pay;
+mod plan_change;
 mod provider;
 mod run;
 mod tenant_books;
+mod upcoming;
 mod webhook;
 pub mod webhook_event;
 pub mod webhook_signature;
 
 pub use forecastle_domain::BillingTerms;
+pub use pay::{PayOutcome, PayStart, begin_pay, finish_pay, pay_declined};
+pub use plan_change::{
+    ChangeError, ChangeRefusal, ChangeRequest, Requested, Withdrawn, open_charge, request_change, settle_charge,
+    withdraw_change,
+};
 pub use provider::{BadProviderAddress, Provider};
 pub use run::{BillingRun, RunSummary};
+pub use upcoming::{Upcoming, upcoming_invoice};
 pub use webhook::{EventOutcome, take_in_event};
 pub use webhook_signature::{BadWebhookSecrets, Forged, SignedHeaders, WebhookSecrets};

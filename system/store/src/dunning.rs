@@ -11,7 +11,7 @@ use sqlx::FromRow;
 
 use crate::error::StoreError;
 use crate::scope::TenantTx;
-use crate::{credit_notes, ledger, mail_outbox};
+use crate::{credit_notes, ledger, mail_outbox, plan_upgrades};
 
 #[derive(FromRow)]
 struct InvoiceRow {
@@ -59,7 +59,8 @@ pub async fn declined(
     let (Some(issued_at), "issued") = (row.issued_at, row.state.as_str()) else { return Ok(()) };
     if row.kind == "proration" {
         let key = format!("declined {invoice}");
-        return credit_notes::credit_all(tx, invoice, "The charge was declined", &key).await.map(drop);
+        credit_notes::credit_all(tx, invoice, "The charge was declined", &key).await?;
+        return plan_upgrades::declined(tx, invoice).await;
     }
     let step = u32::try_from(row.dunning_step).map_err(|_| StoreError::Corrupt { what: "invoices.dunning_step" })?;
     if purpose.step() != Some(step) {

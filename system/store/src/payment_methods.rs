@@ -1,10 +1,11 @@
 //! What a tenant pays with: the provider's token in use, and those before it.
 
 use chrono::{DateTime, Utc};
-use forecastle_domain::{PaymentToken, UserId};
+use forecastle_domain::{AuditAction, PaymentToken, UserId};
 use sqlx::FromRow;
 use uuid::Uuid;
 
+use crate::audit::{self, AuditEvent};
 use crate::error::StoreError;
 use crate::scope::TenantTx;
 
@@ -52,5 +53,5 @@ pub async fn replace(tx: &mut TenantTx, token: &PaymentToken, by: UserId) -> Res
          VALUES ($1, $2, $3, $4, clock_timestamp())",
     );
     tx.execute(query.bind(tenant).bind(Uuid::now_v7()).bind(token.as_str()).bind(by.as_uuid())).await?;
-    Ok(())
+    audit::record(tx, AuditEvent::of_tenant(AuditAction::PaymentMethodChanged).by(by)).await
 }

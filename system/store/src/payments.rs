@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use crate::error::StoreError;
 use crate::scope::TenantTx;
-use crate::{dunning, invoices, ledger};
+use crate::{dunning, invoices, ledger, plan_upgrades};
 
 /// Where a payment stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -166,6 +166,7 @@ pub async fn record_success(
     }
     ledger::post_payment_received(tx, payment.payment_id, payment.currency, payment.amount_minor).await?;
     dunning::clear_past_due(tx).await?;
+    plan_upgrades::paid(tx, payment.invoice_id).await?;
     Ok(true)
 }
 

@@ -4,11 +4,14 @@
 //! Not for the history of plans: an upgrade that was paid becomes a row of [`crate::plan_changes`].
 
 use chrono::{DateTime, Utc};
-use forecastle_domain::{InvoiceId, Plan, UserId};
+use forecastle_domain::{AuditAction, InvoiceId, Plan, UserId};
 use sqlx::FromRow;
 use uuid::Uuid;
 
+use crate::audit::{self, AuditEvent};
+use crate::credit_notes::{self, Credited};
 use crate::error::StoreError;
+use crate::plan_changes::{self, ChangeCause};
 use crate::scope::TenantTx;
 
 /// The index that a second waiting upgrade of a tenant breaks.
@@ -57,6 +60,8 @@ pub struct Upgrade {
     pub period_index: u32,
     /// How it stands.
     pub state: UpgradeState,
+    /// Who asked for it.
+    pub requested_by: UserId,
     /// Digest of the request that made it.
     pub fingerprint: Vec<u8>,
     /// When it was asked for; the charge is counted from then.
@@ -81,6 +86,7 @@ struct Row {
     to_plan: String,
     period_index: i32,
     state: String,
+    requested_by: Uuid,
     fingerprint: Vec<u8>,
     requested_at: DateTime<Utc>,
     invoice_id: Option<Uuid>,
@@ -97,6 +103,7 @@ impl TryFrom<Row> for Upgrade {
             to: row.to_plan.parse().map_err(|_| corrupt("plan_upgrades.to_plan"))?,
             period_index: u32::try_from(row.period_index).map_err(|_| corrupt("plan_upgrades.period_index"))?,
             state: UpgradeState::parse(&row.state).ok_or_else(|| corrupt("plan_upgrades.state"))?,
+            requested_by: row.requested_by.into(),
             fingerprint: row.fingerprint,
             requested_at: row.requested_at,
             invoice: row.invoice_id.map(InvoiceId::from_uuid),
@@ -135,7 +142,8 @@ pub async fn insert(tx: &mut TenantTx, upgrade: &Upgrade, by: UpgradeRequest<'_>
 /// As [`StoreError`] says.
 pub async fn of_request(tx: &mut TenantTx, by: UpgradeRequest<'_>) -> Result<Option<Upgrade>, StoreError> {
     let query = sqlx::query_as(
-        "SELECT change_id, from_plan, to_plan, period_index, state, fingerprint, requested_at, invoice_id
+        "SELECT change_id, from_plan, to_plan, period_index, state, requested_by, fingerprint, requested_at,
+                invoice_id
          FROM app.plan_upgrades
          WHERE tenant_id = $1 AND requested_by = $2 AND idempotency_key = $3 AND state <> 'declined'",
     );
@@ -149,7 +157,8 @@ pub async fn of_request(tx: &mut TenantTx, by: UpgradeRequest<'_>) -> Result<Opt
 /// As [`StoreError`] says.
 pub async fn by_id(tx: &mut TenantTx, change: Uuid) -> Result<Option<Upgrade>, StoreError> {
     let query = sqlx::query_as(
-        "SELECT change_id, from_plan, to_plan, period_index, state, fingerprint, requested_at, invoice_id
+        "SELECT change_id, from_plan, to_plan, period_index, state, requested_by, fingerprint, requested_at,
+                invoice_id
          FROM app.plan_upgrades WHERE tenant_id = $1 AND change_id = $2",
     );
     read(tx.optional(query.bind(tx.tenant_id().as_uuid()).bind(change)).await?)
@@ -161,7 +170,8 @@ pub async fn by_id(tx: &mut TenantTx, change: Uuid) -> Result<Option<Upgrade>, S
 /// As [`StoreError`] says.
 pub async fn waiting(tx: &mut TenantTx) -> Result<Option<Upgrade>, StoreError> {
     let query = sqlx::query_as(
-        "SELECT change_id, from_plan, to_plan, period_index, state, fingerprint, requested_at, invoice_id
+        "SELECT change_id, from_plan, to_plan, period_index, state, requested_by, fingerprint, requested_at,
+                invoice_id
          FROM app.plan_upgrades WHERE tenant_id = $1 AND state = 'awaiting_payment'",
     );
     read(tx.optional(query.bind(tx.tenant_id().as_uuid())).await?)
@@ -186,6 +196,75 @@ pub async fn settle(tx: &mut TenantTx, change: Uuid, state: UpgradeState) -> Res
     );
     let query = query.bind(tx.tenant_id().as_uuid()).bind(change).bind(state.as_str());
     Ok(tx.execute(query).await? == 1)
+}
+
+/// The time by which changes are dated: that of this moment, so after every wait for the tenant's lock.
+///
+/// # Errors
+/// As [`StoreError`] says.
+pub async fn clock(tx: &mut TenantTx) -> Result<DateTime<Utc>, StoreError> {
+    let (now,): (DateTime<Utc>,) = tx.one(sqlx::query_as("SELECT clock_timestamp()")).await?;
+    Ok(now)
+}
+
+/// Whether the books reach beyond a period: the next one has its draft, or is closed.
+///
+/// # Errors
+/// As [`StoreError`] says.
+pub async fn is_billed_beyond(tx: &mut TenantTx, period_index: u32) -> Result<bool, StoreError> {
+    let query = sqlx::query_scalar(
+        "SELECT EXISTS (SELECT 1 FROM app.period_closings WHERE tenant_id = $1 AND period_index > $2)
+             OR EXISTS (SELECT 1 FROM app.invoices
+                        WHERE tenant_id = $1 AND kind = 'subscription' AND period_index > $2)",
+    );
+    let query = query.bind(tx.tenant_id().as_uuid()).bind(i32::try_from(period_index).unwrap_or(i32::MAX));
+    Ok(tx.scalar(query).await?.unwrap_or(true))
+}
+
+/// Puts an upgrade in force from the moment it was asked for, in the place of a downgrade that waited. The
+/// caller holds the tenant's lock and has asked whether the period is still open.
+///
+/// # Errors
+/// As [`StoreError`] says.
+pub async fn apply(tx: &mut TenantTx, upgrade: &Upgrade) -> Result<(), StoreError> {
+    if plan_changes::pending(tx).await?.is_some_and(|pending| pending.cause == ChangeCause::Customer) {
+        let now = clock(tx).await?;
+        plan_changes::cancel_pending(tx, now).await?;
+    }
+    plan_changes::apply_upgrade(tx, upgrade.change_id, upgrade.from, upgrade.to, upgrade.requested_at, upgrade.invoice)
+        .await?;
+    let event = AuditEvent::of_tenant(AuditAction::PlanChanged).by(upgrade.requested_by);
+    audit::record(tx, event.changed(upgrade.from.as_str(), upgrade.to.as_str())).await?;
+    settle(tx, upgrade.change_id, UpgradeState::Applied).await.map(drop)
+}
+
+/// An invoice was paid: the upgrade that waited for it is in force. Where the plan it started from, or its
+/// period, is over by now, it has lapsed: the money becomes the customer's credit. Either happens in the
+/// transaction that records the money.
+///
+/// # Errors
+/// As [`StoreError`] says.
+pub(crate) async fn paid(tx: &mut TenantTx, invoice: InvoiceId) -> Result<(), StoreError> {
+    let Some(upgrade) = waiting_for(tx, invoice).await? else { return Ok(()) };
+    let query = sqlx::query_as("SELECT plan FROM app.tenants WHERE tenant_id = $1");
+    let (plan,): (String,) = tx.one(query.bind(tx.tenant_id().as_uuid())).await?;
+    if plan == upgrade.from.as_str() && !is_billed_beyond(tx, upgrade.period_index).await? {
+        return apply(tx, &upgrade).await;
+    }
+    let key = format!("lapsed {invoice}");
+    match credit_notes::credit_all(tx, invoice, "Paid after the period's end; the plan was not given", &key).await? {
+        Credited::Note(_) => settle(tx, upgrade.change_id, UpgradeState::Lapsed).await.map(drop),
+        _ => Err(StoreError::Corrupt { what: "invoices: a lapsed upgrade's cannot be credited" }),
+    }
+}
+
+/// An invoice was declined and is void: nothing comes of the upgrade that waited for it.
+///
+/// # Errors
+/// As [`StoreError`] says.
+pub(crate) async fn declined(tx: &mut TenantTx, invoice: InvoiceId) -> Result<(), StoreError> {
+    let Some(upgrade) = waiting_for(tx, invoice).await? else { return Ok(()) };
+    settle(tx, upgrade.change_id, UpgradeState::Declined).await.map(drop)
 }
 
 fn read(row: Option<Row>) -> Result<Option<Upgrade>, StoreError> {

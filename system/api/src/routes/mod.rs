@@ -13,6 +13,7 @@ mod forecast_control;
 mod forecast_events;
 mod forecasts;
 mod health;
+mod invoice_payment;
 mod invoices;
 mod login;
 mod logout;
@@ -22,6 +23,7 @@ mod password_reset;
 mod payment_method;
 mod payments;
 mod plan;
+mod plan_changes;
 mod scenarios;
 mod sessions;
 mod signup;
@@ -94,6 +96,7 @@ pub(crate) fn of_right(right: Right) -> OpenApiRouter<AppState> {
             .routes(routes!(usage::read))
             .routes(routes!(invoices::list))
             .routes(routes!(invoices::read))
+            .routes(routes!(invoice_payment::upcoming))
             .routes(routes!(payments::list))
             .routes(routes!(payments::read))
             .routes(routes!(credit_notes::list))
@@ -110,6 +113,10 @@ pub(crate) fn of_right(right: Right) -> OpenApiRouter<AppState> {
             .routes(routes!(users::add))
             .routes(routes!(users::change, users::remove))
             .routes(routes!(audit_log::list)),
-        Right::ManageBilling => group.routes(routes!(payment_method::read, payment_method::replace)),
+        Right::ManageBilling => group
+            .routes(routes!(payment_method::read, payment_method::replace))
+            .routes(routes!(plan_changes::request))
+            .routes(routes!(plan_changes::withdraw))
+            .routes(routes!(invoice_payment::pay)),
     }
 }

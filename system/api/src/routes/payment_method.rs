@@ -3,11 +3,13 @@
 use axum::extract::State;
 use axum::http::StatusCode;
 use chrono::{DateTime, Utc};
+use forecastle_billing::{Provider, pay_declined};
 use forecastle_domain::PaymentToken;
-use forecastle_store::payment_methods;
+use forecastle_store::{CacheKey, payment_methods};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::changing::changing;
 use crate::detached::detached;
 use crate::error::{ApiError, FieldProblem, Problem};
 use crate::extract::{Fields, JsonBody};
@@ -50,7 +52,7 @@ pub(crate) async fn read(State(state): State<AppState>, caller: Caller) -> Resul
     Ok(Reply::json(StatusCode::OK, &PaymentMethod::from(found.ok_or_else(ApiError::not_found)?)))
 }
 
-/// Put another payment method in its place.
+/// Put another payment method in its place. What was declined before is tried with it at once.
 #[utoipa::path(put, path = "/v1/payment-method", tag = "billing", request_body = PaymentMethodWrite, responses(
     (status = 200, body = PaymentMethod),
     (status = 400, body = Problem, content_type = "application/problem+json", description = "The body is not JSON."),
@@ -67,10 +69,22 @@ pub(crate) async fn replace(
         payment_methods::replace(&mut tx, &token, caller.user).await?;
         let stored = payment_methods::current(&mut tx).await?;
         tx.commit().await?;
+        if let Some(provider) = &state.config.provider {
+            pay_overdue(&state, provider, &caller).await;
+        }
         let stored = stored.ok_or_else(|| ApiError::internal("a payment method is gone that was just set"))?;
         Ok(Reply::json(StatusCode::OK, &PaymentMethod::from(stored)))
     })
     .await
+}
+
+/// What was declined before is tried with the new one. What does not succeed here is left to its dunning.
+async fn pay_overdue(state: &AppState, provider: &Provider, caller: &Caller) {
+    let changed = [CacheKey::plan(caller.tenant), CacheKey::dashboard(caller.tenant)];
+    let work = async { Ok(pay_declined(&state.db, provider, caller.tenant, &state.config.billing_terms).await?) };
+    if let Err(error) = changing(&state.cache, &changed, work).await {
+        tracing::warn!(code = error.code(), "pay what is overdue with a new payment method");
+    }
 }
 
 fn accept(body: &[u8]) -> Result<PaymentToken, ApiError> {

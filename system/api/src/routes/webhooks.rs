@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
+use crate::changing::changing;
 use crate::detached::detached;
 use crate::error::{ApiError, Problem};
 use crate::extract::JsonBody;
@@ -57,10 +58,8 @@ pub(crate) async fn receive(State(state): State<AppState>, request: Request) -> 
     if let Message::Charge(event) = message {
         detached(async move {
             let changed = [CacheKey::plan(event.tenant), CacheKey::dashboard(event.tenant)];
-            state.cache.announce(&changed).await;
-            let outcome = take_in_event(&state.db, &event, &state.config.billing_terms).await;
-            state.cache.delete(&changed).await;
-            let outcome = outcome?;
+            let work = async { Ok(take_in_event(&state.db, &event, &state.config.billing_terms).await?) };
+            let outcome = changing(&state.cache, &changed, work).await?;
             metrics::counter!("forecastle_webhook_events_total", "kind" => event.kind.as_str(),
                               "outcome" => outcome.as_str())
             .increment(1);

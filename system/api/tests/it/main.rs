@@ -15,6 +15,7 @@ mod mail;
 mod members;
 mod paying;
 mod payment_method;
+mod plan_changes;
 mod product;
 mod replicas;
 mod roles;
