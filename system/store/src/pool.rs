@@ -32,6 +32,9 @@ pub type PgQueryScalar<'q, T> = QueryScalar<'q, Postgres, T, PgArguments>;
 /// How much longer the client waits than the server's own statement limit, so that the server's
 /// answer, which keeps the connection usable, normally comes first.
 const CLIENT_GRACE: Duration = Duration::from_millis(500);
+/// What a reading function answers once where a column was added while it ran: its plan's rows have the
+/// old shape (feature not supported, datatype mismatch). The next call plans anew.
+const SCHEMA_CHANGED: [&str; 2] = ["0A000", "42804"];
 
 /// How long a connection is passed from caller to caller before the driver's pool sees it again, checks
 /// it and enforces its age.
@@ -206,18 +209,23 @@ impl Db {
 
     /// The rows of one reading statement that needs no transaction of the caller's: one trip. `build`
     /// is called again, for another connection, where the first turns out to be broken, as long as the
-    /// time to acquire lasts. Safe to cancel.
+    /// time to acquire lasts, and once where a migration changed a table under the statement's plan. Safe
+    /// to cancel.
     pub(crate) async fn read_all<T>(&self, build: impl Fn() -> PgQueryAs<'static, T>) -> Result<Vec<T>, StoreError>
     where
         T: Send + Unpin + for<'r> FromRow<'r, PgRow>,
     {
         let deadline = self.acquire_deadline();
+        let mut replanned = false;
         // One try for each connection that may have gone stale, and one for a new one.
         for _ in 0..=self.options.max_connections {
             let mut lease = self.acquire(deadline).await?;
             match lease.all(build()).await {
                 Err(StoreError::Unavailable { reason: UnavailableReason::Unreachable })
                     if Instant::now() < deadline => {}
+                Err(StoreError::Refused { code }) if !replanned && SCHEMA_CHANGED.contains(&code.as_str()) => {
+                    replanned = true;
+                }
                 answer => return answer,
             }
         }
