@@ -7,10 +7,8 @@ use anyhow::{Result, bail};
 /// Paths of what the process engine runs.
 #[derive(Debug, Clone)]
 pub struct ServerBinaries {
-    /// `initdb`.
-    pub initdb: PathBuf,
-    /// `postgres`, from the same folder.
-    pub postgres: PathBuf,
+    /// The folder of `initdb`, `pg_basebackup` and `postgres`.
+    pub postgres_folder: PathBuf,
     /// `redis-server`.
     pub redis: PathBuf,
 }
@@ -32,13 +30,11 @@ impl ServerBinaries {
     /// If one is missing; the message names all that are, and the fix.
     pub fn find() -> Result<Self> {
         match (postgres_folder(), redis_server()) {
-            (Some(folder), Some(redis)) => {
-                Ok(Self { initdb: folder.join("initdb"), postgres: folder.join("postgres"), redis })
-            }
+            (Some(postgres_folder), Some(redis)) => Ok(Self { postgres_folder, redis }),
             (postgres, redis) => {
                 let mut missing = Vec::new();
                 if postgres.is_none() {
-                    missing.push("initdb and postgres");
+                    missing.push("initdb, pg_basebackup and postgres");
                 }
                 if redis.is_none() {
                     missing.push("redis-server");
@@ -53,7 +49,7 @@ impl ServerBinaries {
     }
 }
 
-/// The folder that holds `initdb` and `postgres`.
+/// The folder that holds `initdb`, `pg_basebackup` and `postgres`.
 #[must_use]
 pub fn postgres_folder() -> Option<PathBuf> {
     if let Some(named) = std::env::var_os("NOGO_POSTGRES_BIN") {
@@ -94,7 +90,7 @@ fn path_folders() -> impl Iterator<Item = PathBuf> {
 }
 
 fn has_postgres(folder: &Path) -> bool {
-    folder.join("initdb").is_file() && folder.join("postgres").is_file()
+    ["initdb", "pg_basebackup", "postgres"].iter().all(|program| folder.join(program).is_file())
 }
 
 impl Unprivileged {

@@ -4,7 +4,7 @@
 //! a kill. testcontainers removes containers on drop and on Ctrl-C; SIGKILL of the owner leaves
 //! them to the sweep, which finds them by their labels.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,6 +26,7 @@ use super::images::{self, ChosenImage};
 use super::log_tail::last_lines;
 use super::process::{postgres_arguments, redis_settings};
 use super::registration::Registration;
+use super::replication::ReplicationSource;
 use super::servers::{POSTGRES_ADMIN, PostgresServer, RedisServer, random_password};
 
 const ENTRYPOINT: &str = include_str!("entrypoint.sh");
@@ -82,6 +83,22 @@ impl DockerEngine {
         })
     }
 
+    async fn postgres(
+        &self,
+        spec: &PostgresSpec,
+        copy_of: Option<&ReplicationSource>,
+        password: String,
+    ) -> Result<PostgresServer> {
+        let mut arguments = vec!["postgres".to_owned()];
+        arguments.extend(["-c", "listen_addresses=*"].map(str::to_owned));
+        arguments.extend(["-p".to_owned(), POSTGRES_PORT.to_string()]);
+        arguments.extend(postgres_arguments(spec));
+        let copy = copy_of.map(|source| source.copy_arguments().join("\n"));
+        let container =
+            self.start(&self.postgres, &spec.name, POSTGRES_PORT, password.clone(), arguments, copy).await?;
+        PostgresServer::when_ready(Box::new(container), password).await
+    }
+
     async fn start(
         &self,
         image: &ChosenImage,
@@ -89,6 +106,7 @@ impl DockerEngine {
         inner_port: u16,
         secret: String,
         arguments: Vec<String>,
+        copy: Option<String>,
     ) -> Result<Container> {
         let mut attempt = 1;
         loop {
@@ -101,6 +119,7 @@ impl DockerEngine {
                 address: SocketAddr::new(self.connection.address, free_port()?),
                 secret: secret.clone(),
                 arguments: arguments.clone(),
+                copy: copy.clone(),
                 current: Mutex::new(None),
             };
             match container.create().await {
@@ -122,17 +141,19 @@ impl Engine for DockerEngine {
     }
 
     fn start_postgres<'a>(&'a self, spec: &'a PostgresSpec) -> BoxFuture<'a, Result<PostgresServer>> {
+        Box::pin(async move { self.postgres(spec, None, random_password()).await.context("start postgres container") })
+    }
+
+    fn start_replica<'a>(
+        &'a self,
+        spec: &'a PostgresSpec,
+        primary: &'a PostgresServer,
+    ) -> BoxFuture<'a, Result<PostgresServer>> {
         Box::pin(async move {
-            let password = random_password();
-            let mut arguments = vec!["postgres".to_owned()];
-            arguments.extend(["-c", "listen_addresses=*"].map(str::to_owned));
-            arguments.extend(["-p".to_owned(), POSTGRES_PORT.to_string()]);
-            arguments.extend(postgres_arguments(spec));
-            let container = self
-                .start(&self.postgres, &spec.name, POSTGRES_PORT, password.clone(), arguments)
-                .await
-                .context("start postgres container")?;
-            PostgresServer::when_ready(Box::new(container), password).await
+            let source = ReplicationSource::of(spec, primary).await?;
+            let password = primary.admin_password().to_owned();
+            let started = self.postgres(spec, Some(&source), password).await;
+            started.with_context(|| format!("start {} container", spec.name))
         })
     }
 
@@ -143,7 +164,7 @@ impl Engine for DockerEngine {
             let arguments = ["redis", "--port", &port, "--bind", "0.0.0.0"].map(str::to_owned);
             let settings = redis_settings(spec, &password);
             let container = self
-                .start(&self.redis, &spec.name, REDIS_PORT, settings, arguments.to_vec())
+                .start(&self.redis, &spec.name, REDIS_PORT, settings, arguments.to_vec(), None)
                 .await
                 .context("start redis container")?;
             RedisServer::when_ready(Box::new(container), password).await
@@ -165,6 +186,8 @@ struct Container {
     address: SocketAddr,
     secret: String,
     arguments: Vec<String>,
+    /// Arguments of `pg_basebackup`, one a line, for a server that begins as a copy.
+    copy: Option<String>,
     current: Mutex<Option<ContainerAsync<GenericImage>>>,
 }
 
@@ -179,6 +202,7 @@ impl Container {
             .with_labels(self.run.labels().iter().cloned())
             .with_env_var("NOGO_SECRET", self.secret.clone())
             .with_env_var("NOGO_ADMIN", POSTGRES_ADMIN)
+            .with_env_var("NOGO_COPY", self.copy.clone().unwrap_or_default())
             .with_mapped_port(self.address.port(), self.inner_port.tcp())
             .with_shm_size(SHARED_MEMORY_BYTES)
             .with_host_config_modifier(move |host| {
@@ -217,6 +241,18 @@ impl Container {
 impl ServerProcess for Container {
     fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    fn address_among_servers(&self) -> BoxFuture<'_, Result<SocketAddr>> {
+        Box::pin(async move {
+            let id = self.id().await.with_context(|| format!("{} was removed", self.name))?;
+            let found = self.docker().inspect_container(&id, None).await?;
+            let networks = found.network_settings.and_then(|settings| settings.networks).unwrap_or_default();
+            let mut addresses = networks.into_values().filter_map(|network| network.ip_address?.parse().ok());
+            let address: IpAddr =
+                addresses.next().with_context(|| format!("find the address of {} among containers", self.name))?;
+            Ok(SocketAddr::new(address, self.inner_port))
+        })
     }
 
     fn kill(&self) -> BoxFuture<'_, Result<()>> {

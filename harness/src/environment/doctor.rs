@@ -76,7 +76,7 @@ async fn cargo() -> Result<String, String> {
 }
 
 async fn postgres() -> Result<String, String> {
-    let folder = postgres_folder().ok_or("initdb and postgres not found")?;
+    let folder = postgres_folder().ok_or("initdb, pg_basebackup and postgres not found")?;
     version(&folder.join("postgres")).await
 }
 

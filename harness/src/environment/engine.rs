@@ -50,6 +50,15 @@ impl Default for PostgresSpec {
     }
 }
 
+impl PostgresSpec {
+    /// A small replica named `name` of a server with this `max_connections`; PostgreSQL asks for at least as
+    /// many of a standby as its primary has.
+    #[must_use]
+    pub fn replica(name: &str, max_connections: u32) -> Self {
+        Self { name: name.to_owned(), max_connections, shared_buffers_mib: 32, settings: Vec::new() }
+    }
+}
+
 /// How a Redis server is set up: a cache, with a password, that writes nothing to disk.
 #[derive(Debug, Clone)]
 pub struct RedisSpec {
@@ -82,6 +91,8 @@ pub struct ServerOrigin {
 pub trait ServerProcess: Send + Sync {
     /// Where it listens; the same after every restart.
     fn address(&self) -> SocketAddr;
+    /// Where another server of the same engine reaches it: among containers, not by the mapped port.
+    fn address_among_servers(&self) -> BoxFuture<'_, Result<SocketAddr>>;
     /// SIGKILL to all of it, children too; returns when all of them are gone.
     fn kill(&self) -> BoxFuture<'_, Result<()>>;
     /// Starts it again, with its data or, if `empty`, without; returns before it is ready.
@@ -107,6 +118,16 @@ pub trait Engine: Send + Sync {
     /// # Errors
     /// If it does not answer within its limit; with the tail of its log.
     fn start_postgres<'a>(&'a self, spec: &'a PostgresSpec) -> BoxFuture<'a, Result<PostgresServer>>;
+    /// Starts a server from a copy of `primary`, which goes on streaming from it under the name of `spec`
+    /// and a slot of that name, and waits until it answers a query.
+    ///
+    /// # Errors
+    /// If no copy can be made or it does not answer within its limit; with the tail of its log.
+    fn start_replica<'a>(
+        &'a self,
+        spec: &'a PostgresSpec,
+        primary: &'a PostgresServer,
+    ) -> BoxFuture<'a, Result<PostgresServer>>;
     /// Starts a Redis server and waits until it answers a ping.
     ///
     /// # Errors

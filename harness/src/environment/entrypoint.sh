@@ -1,6 +1,7 @@
 # Starts one server in a container; given to `sh -c` with the program's name and its arguments.
 # For the official images and for those of ci/images alike: finds the binaries, drops root.
 # NOGO_SECRET: PostgreSQL's superuser password, or the whole of redis.conf.
+# NOGO_COPY: arguments of pg_basebackup, one a line, for a server that begins as a copy; else empty.
 set -eu
 program=$1
 shift
@@ -41,11 +42,22 @@ postgres)
         chmod 755 /var/lib/nogo
         printf %s "$NOGO_SECRET" >"$secret"
         chown -R postgres "$data" "$secret" 2>/dev/null || true
-        (as_user postgres "$bin/initdb" --auth=scram-sha-256 --encoding=UTF8 --locale=C --no-sync \
-            --username="$NOGO_ADMIN" --pwfile="$secret" -D "$data" >/dev/null)
-        echo "host all all all scram-sha-256" >>"$data/pg_hba.conf"
+        if [ -n "${NOGO_COPY:-}" ]; then
+            (
+                set -f
+                IFS='
+'
+                export PGPASSWORD="$NOGO_SECRET"
+                # shellcheck disable=SC2086 # one argument a line
+                as_user postgres "$bin/pg_basebackup" $NOGO_COPY -D "$data"
+            )
+        else
+            (as_user postgres "$bin/initdb" --auth=scram-sha-256 --encoding=UTF8 --locale=C --no-sync \
+                --username="$NOGO_ADMIN" --pwfile="$secret" -D "$data" >/dev/null)
+            printf 'host %s all all scram-sha-256\n' all replication >>"$data/pg_hba.conf"
+        fi
     fi
-    unset NOGO_SECRET
+    unset NOGO_SECRET NOGO_COPY
     cd "$data"
     as_user postgres "$bin/postgres" -D "$data" "$@"
     ;;

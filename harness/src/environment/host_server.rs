@@ -22,16 +22,19 @@ use super::free_port::free_port;
 use super::log_tail::log_tail;
 use super::process_tree::{kill_tree, working_below};
 use super::registration::Registration;
+use super::replication::ReplicationSource;
 use super::servers::POSTGRES_ADMIN;
 
 /// What a host server runs.
 pub enum HostProgram {
-    /// `initdb` once, then `postgres`.
+    /// `initdb` or `pg_basebackup` once, then `postgres`.
     Postgres {
-        /// Path of `initdb`.
-        initdb: PathBuf,
-        /// Path of `postgres`.
+        /// Where the programs lie.
+        folder: PathBuf,
+        /// Path of `postgres` in it.
         postgres: PathBuf,
+        /// Where to copy the data from and to go on streaming from; none makes a new cluster.
+        copy_of: Option<ReplicationSource>,
         /// Settings after the data directory, port and address.
         arguments: Vec<String>,
     },
@@ -101,6 +104,10 @@ impl HostServer {
 impl ServerProcess for HostServer {
     fn address(&self) -> SocketAddr {
         self.0.address
+    }
+
+    fn address_among_servers(&self) -> BoxFuture<'_, Result<SocketAddr>> {
+        Box::pin(async { Ok(self.0.address) })
     }
 
     fn kill(&self) -> BoxFuture<'_, Result<()>> {
@@ -200,21 +207,25 @@ impl Inner {
     }
 
     fn initialise(&self, data: &Path) -> Result<()> {
-        let HostProgram::Postgres { initdb, .. } = &self.program else {
+        let HostProgram::Postgres { folder, copy_of, .. } = &self.program else {
             return Ok(());
         };
-        let output = self
-            .command(initdb, &self.folder)
-            .args(["--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--no-sync"])
-            .arg(format!("--username={POSTGRES_ADMIN}"))
-            .arg(format!("--pwfile={}", self.secret_file().display()))
-            .arg("-D")
-            .arg(data)
-            .output()
-            .with_context(|| format!("run {}", initdb.display()))?;
+        let program = folder.join(if copy_of.is_some() { "pg_basebackup" } else { "initdb" });
+        let mut command = self.command(&program, &self.folder);
+        match copy_of {
+            Some(source) => {
+                let secret = fs::read_to_string(self.secret_file()).context("read the superuser's password")?;
+                command.env("PGPASSWORD", secret).args(source.copy_arguments())
+            }
+            None => command
+                .args(["--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--no-sync"])
+                .arg(format!("--username={POSTGRES_ADMIN}"))
+                .arg(format!("--pwfile={}", self.secret_file().display())),
+        };
+        let output = command.arg("-D").arg(data).output().with_context(|| format!("run {}", program.display()))?;
         if !output.status.success() {
             let said = String::from_utf8_lossy(&output.stderr);
-            bail!("{} ended with {}: {}", initdb.display(), output.status, said.trim());
+            bail!("{} ended with {}: {}", program.display(), output.status, said.trim());
         }
         Ok(())
     }

@@ -15,6 +15,7 @@ pub mod log_tail;
 pub mod process;
 pub mod process_tree;
 pub mod registration;
+pub mod replication;
 pub mod servers;
 pub mod service_control;
 pub mod signing_key;

@@ -11,7 +11,11 @@ use super::binaries::{ServerBinaries, Unprivileged};
 use super::engine::{Engine, EngineKind, PostgresSpec, RedisSpec, ServerProcess as _};
 use super::host_server::{HostProgram, HostServer};
 use super::registration::Registration;
+use super::replication::ReplicationSource;
 use super::servers::{PostgresServer, RedisServer, random_password};
+
+/// Log that a server keeps for its replicas, whatever their slots say: far more than starting up writes.
+const WAL_KEEP_MIB: u32 = 256;
 
 /// The engine over the host's binaries.
 pub struct ProcessEngine {
@@ -30,6 +34,25 @@ impl ProcessEngine {
     }
 }
 
+impl ProcessEngine {
+    async fn postgres(
+        &self,
+        spec: &PostgresSpec,
+        copy_of: Option<ReplicationSource>,
+        password: String,
+    ) -> Result<PostgresServer> {
+        let program = HostProgram::Postgres {
+            folder: self.binaries.postgres_folder.clone(),
+            postgres: self.binaries.postgres_folder.join("postgres"),
+            arguments: postgres_arguments(spec),
+            copy_of,
+        };
+        let server = HostServer::prepare(&self.run, &spec.name, program, &password, self.user)?;
+        server.start(true).await?;
+        PostgresServer::when_ready(Box::new(server), password).await
+    }
+}
+
 impl Engine for ProcessEngine {
     fn kind(&self) -> EngineKind {
         EngineKind::Process
@@ -45,14 +68,19 @@ impl Engine for ProcessEngine {
     fn start_postgres<'a>(&'a self, spec: &'a PostgresSpec) -> BoxFuture<'a, Result<PostgresServer>> {
         Box::pin(async move {
             let password = random_password();
-            let program = HostProgram::Postgres {
-                initdb: self.binaries.initdb.clone(),
-                postgres: self.binaries.postgres.clone(),
-                arguments: postgres_arguments(spec),
-            };
-            let server = HostServer::prepare(&self.run, &spec.name, program, &password, self.user)?;
-            server.start(true).await.context("start postgres process")?;
-            PostgresServer::when_ready(Box::new(server), password).await
+            self.postgres(spec, None, password).await.context("start postgres process")
+        })
+    }
+
+    fn start_replica<'a>(
+        &'a self,
+        spec: &'a PostgresSpec,
+        primary: &'a PostgresServer,
+    ) -> BoxFuture<'a, Result<PostgresServer>> {
+        Box::pin(async move {
+            let source = ReplicationSource::of(spec, primary).await?;
+            let password = primary.admin_password().to_owned();
+            self.postgres(spec, Some(source), password).await.with_context(|| format!("start {} process", spec.name))
         })
     }
 
@@ -77,6 +105,8 @@ pub(super) fn postgres_arguments(spec: &PostgresSpec) -> Vec<String> {
         "unix_socket_directories=".to_owned(),
         "fsync=on".to_owned(),
         "synchronous_commit=on".to_owned(),
+        // A slot that is made beside a running checkpoint is invalidated where its segment is recycled.
+        format!("wal_keep_size={WAL_KEEP_MIB}MB"),
         "timezone=UTC".to_owned(),
         "log_timezone=UTC".to_owned(),
         "password_encryption=scram-sha-256".to_owned(),

@@ -69,6 +69,19 @@ impl PostgresServer {
         dsn(POSTGRES_ADMIN, &self.admin_password, self.address(), database)
     }
 
+    /// Where another server of the same engine connects, to stream from it.
+    ///
+    /// # Errors
+    /// If the engine cannot tell.
+    pub async fn address_among_servers(&self) -> Result<SocketAddr> {
+        self.process.address_among_servers().await
+    }
+
+    /// The superuser's password: a copy of the server's data has the same.
+    pub(super) fn admin_password(&self) -> &str {
+        &self.admin_password
+    }
+
     /// Image or binary, digest and version, for the manifest.
     #[must_use]
     pub fn origin(&self) -> ServerOrigin {

@@ -16,14 +16,18 @@ use tokio::time::Instant;
 
 use super::engine::{Engine, PostgresSpec, RedisSpec};
 use super::links::Links;
+use super::replication::wait_until_streaming;
 use super::servers::{PostgresServer, RedisServer, dsn, random_password};
 use super::service_control::RedisControl;
 use super::signing_key::SigningKey;
 use super::supervisor::{Finished, ProcessSpec, Supervisor};
 use super::system_process::SystemProcess;
+use crate::exit_code::EndsWith;
 
 /// Name of PostgreSQL in links.
 pub const POSTGRES: &str = "postgres";
+/// Names of its streaming replicas, in links, to the primary and to the system.
+pub const REPLICAS: [&str; 2] = ["replica-1", "replica-2"];
 /// Name of the payment provider in links.
 pub const PROVIDER: &str = "provider";
 /// Names of the billers, which run on demand, also both at once.
@@ -35,6 +39,10 @@ const READ_ROLE: &str = "forecastle_read";
 
 /// Connections for checkers, faults, probes and the superuser's reserve.
 const RESERVED_CONNECTIONS: u32 = 40;
+/// Time for both replicas to be streaming, once they answer.
+const STREAMING_LIMIT: Duration = Duration::from_secs(30);
+/// Connections of one API beside its pool: it asks the primary how far its log reaches.
+const POSITION_CONNECTIONS: u32 = 1;
 /// Time for a process to say its first line, on a loaded machine.
 const READY_LIMIT: Duration = Duration::from_secs(30);
 /// Time for the migrations.
@@ -87,11 +95,12 @@ impl TopologySpec {
         }
     }
 
-    /// PostgreSQL's `max_connections`: a pool for each API, each worker and the biller, and a
-    /// reserve of 40.
+    /// PostgreSQL's `max_connections`: a pool for each API, each worker and the biller, a connection more
+    /// for each API, and a reserve of 40. Its replicas have the same: PostgreSQL asks for no less, and the
+    /// pools of the APIs there are smaller.
     #[must_use]
     pub fn connections(&self) -> u32 {
-        (self.apis + self.workers + 1) * self.pool_max + RESERVED_CONNECTIONS
+        (self.apis + self.workers + 1) * self.pool_max + self.apis * POSITION_CONNECTIONS + RESERVED_CONNECTIONS
     }
 }
 
@@ -100,6 +109,8 @@ pub struct Topology {
     spec: TopologySpec,
     supervisor: Arc<Supervisor>,
     postgres: PostgresServer,
+    /// By name, in the order of [`REPLICAS`].
+    replicas: Vec<(String, PostgresServer)>,
     redis: Arc<RedisServer>,
     links: Arc<Links>,
     signing_key: SigningKey,
@@ -110,11 +121,12 @@ pub struct Topology {
 }
 
 impl Topology {
-    /// Starts everything in order: servers, database, migrations, links, APIs, workers. Each API
-    /// has said that it is ready then.
+    /// Starts everything in order: servers, database and migrations beside the replicas, links, APIs,
+    /// workers. Each API has said that it is ready then, and both replicas are streaming.
     ///
     /// # Errors
-    /// If some part does not start; the others are stopped.
+    /// If some part does not start, or a replica does not stream (exit code 6, environment not ready); the
+    /// others are stopped.
     pub async fn start(spec: TopologySpec, engine: &dyn Engine, supervisor: Arc<Supervisor>) -> Result<Self> {
         let postgres_spec = PostgresSpec { max_connections: spec.connections(), ..PostgresSpec::default() };
         let redis_spec = RedisSpec::default();
@@ -127,6 +139,7 @@ impl Topology {
             spec,
             supervisor,
             postgres,
+            replicas: Vec::new(),
             redis: Arc::new(redis),
             links: Arc::new(links),
             signing_key: SigningKey::generate(),
@@ -135,7 +148,7 @@ impl Topology {
             apis: Vec::new(),
             workers: Vec::new(),
         };
-        if let Err(error) = topology.start_system().await {
+        if let Err(error) = topology.start_system(engine).await {
             if let Err(leftover) = topology.stop().await {
                 tracing::warn!("after a failed start: {leftover:#}");
             }
@@ -144,8 +157,9 @@ impl Topology {
         Ok(topology)
     }
 
-    async fn start_system(&mut self) -> Result<()> {
-        self.migrate().await?;
+    async fn start_system(&mut self, engine: &dyn Engine) -> Result<()> {
+        let (replicas, ()) = tokio::try_join!(self.start_replicas(engine), self.migrate())?;
+        self.replicas = replicas;
         for biller in BILLERS {
             self.links.open(biller, POSTGRES, self.postgres.address()).await?;
             self.links.open(biller, PROVIDER, self.spec.provider).await?;
@@ -160,7 +174,25 @@ impl Topology {
             self.workers.push(self.supervisor.start(spec).await?);
         }
         try_join_all(self.apis.iter().map(|api| wait_until_ready(api))).await?;
-        Ok(())
+        self.replication().await.map(drop)
+    }
+
+    async fn start_replicas(&self, engine: &dyn Engine) -> Result<Vec<(String, PostgresServer)>> {
+        let starting = REPLICAS.map(|name| async move {
+            let spec = PostgresSpec::replica(name, self.spec.connections());
+            let server = engine.start_replica(&spec, &self.postgres).await;
+            anyhow::Ok((name.to_owned(), server.map_err(|error| EndsWith::environment(format!("{error:#}")))?))
+        });
+        try_join_all(starting).await
+    }
+
+    /// Waits until the primary and both replicas say, by name, that they stream; one line for each.
+    ///
+    /// # Errors
+    /// If they do not within 30 s (exit code 6, environment not ready); with what each lacks.
+    pub async fn replication(&self) -> Result<Vec<String>> {
+        let standing = wait_until_streaming(&self.postgres, &self.replicas, STREAMING_LIMIT).await;
+        standing.map_err(|error| EndsWith::environment(format!("{error:#}")).into())
     }
 
     async fn migrate(&self) -> Result<()> {
@@ -184,6 +216,12 @@ impl Topology {
 
     async fn api(&self, name: &str) -> Result<ProcessSpec> {
         let mut environment = self.backends(name).await?;
+        let mut replicas = Vec::new();
+        for (replica, server) in &self.replicas {
+            let listen = self.links.open(name, replica, server.address()).await?;
+            replicas.push(format!("{replica}={}", self.app_dsn_at(listen)));
+        }
+        environment.push(("FORECASTLE_REPLICA_URL".to_owned(), replicas.join(",")));
         environment.push(("FORECASTLE_SIGNING_KEYS".to_owned(), self.signing_key.setting()));
         let pool_max = self.spec.pool_max.to_string();
         let arguments = ["serve", "--listen", "127.0.0.1:0", "--instance", name, "--pool-max", &pool_max];
@@ -318,6 +356,12 @@ impl Topology {
         &self.postgres
     }
 
+    /// Its streaming replicas by name.
+    #[must_use]
+    pub fn replicas(&self) -> &[(String, PostgresServer)] {
+        &self.replicas
+    }
+
     /// The Redis server.
     #[must_use]
     pub fn redis(&self) -> &RedisServer {
@@ -348,7 +392,11 @@ impl Topology {
                 Err(error) => failures.push(format!("{error:#}")),
             }
         }
-        for outcome in [self.links.close().await, self.redis.stop().await, self.postgres.stop().await] {
+        let mut outcomes = vec![self.links.close().await, self.redis.stop().await];
+        // Before their primary: its log has no word of lost streams then.
+        outcomes.extend(join_all(self.replicas.iter().map(|(_, replica)| replica.stop())).await);
+        outcomes.push(self.postgres.stop().await);
+        for outcome in outcomes {
             if let Err(error) = outcome {
                 failures.push(format!("{error:#}"));
             }

@@ -137,7 +137,7 @@ impl Run<'_> {
             Phase::Provision,
             0,
             None,
-            &format!("start PostgreSQL, Redis and the system, engine {}", self.engine.kind()),
+            &format!("start PostgreSQL with its replicas, Redis and the system, engine {}", self.engine.kind()),
         );
         let shape = &self.experiment.system;
         let mut spec = TopologySpec::smoke(self.binary.clone(), self.provider.address(), self.experiment.seed);
@@ -166,8 +166,16 @@ impl Run<'_> {
             }
         };
         let topology = Arc::new(topology);
+        for line in topology.replication().await? {
+            self.recorder.probe("replica streams", true, &line);
+        }
         for (name, origin) in [("postgres", topology.postgres().origin()), ("redis", topology.redis().origin())] {
             self.origins.insert(name.to_owned(), format!("{} {} {}", origin.source, origin.version, origin.digest));
+        }
+        for (name, replica) in topology.replicas() {
+            let origin = replica.origin();
+            let text = format!("{} {} {}, streaming from postgres", origin.source, origin.version, origin.digest);
+            self.origins.insert(name.clone(), text);
         }
         self.log_places = topology.processes().iter().map(|process| process.process_name().to_owned()).collect();
         self.topology = Some(Arc::clone(&topology));

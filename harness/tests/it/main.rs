@@ -1,6 +1,7 @@
 //! Integration tests of the harness, one module per subject.
 
 mod environment_processes;
+mod environment_replicas;
 mod environment_servers;
 mod environment_sweep;
 mod environment_world;
