@@ -49,6 +49,8 @@ pub struct FinalState {
     pub billing_runs: Vec<BillingRun>,
     /// State of connections after quiescence.
     pub connections: ConnectionHygiene,
+    /// Reads that each streaming replica has answered, by its name, as the system itself counts them.
+    pub replica_reads: BTreeMap<String, u64>,
     /// What a search of all Redis values found.
     pub redis: Vec<RedisFinding>,
     /// What searches of logs, metrics and other outputs found; one entry per place searched, so

@@ -60,6 +60,8 @@ pub const SMOKE: &[Floor] = &[
     floor("queue.completed_once", "completions", Cell::Total, 200),
     floor("process.no_unplanned_exit", "processes", Cell::Total, 2),
     floor("store.read_your_writes", "reads", Cell::Total, 100),
+    floor("store.read_your_writes", "replica_reads", Cell::Total, 100),
+    floor("store.read_your_writes", "replicas", Cell::Total, 2),
     floor("store.connection_hygiene", "connections", Cell::Total, 1),
     floor("privacy.no_pii", "bytes", Cell::Total, 1_000),
     floor("slo.errors", "operations", Cell::Total, 1_000),

@@ -607,6 +607,7 @@ impl Specimen {
             idle_limit_s: 5,
             in_use: [("api-1".to_owned(), 0), ("worker-1".to_owned(), 1)].into(),
         };
+        state.replica_reads = [("replica-1".to_owned(), 40), ("replica-2".to_owned(), 38)].into();
         state.leaks = ["log:api-1", "metrics:api-1", "log:worker-1"]
             .map(|place| LeakScan { place: place.to_owned(), bytes: 5_000, ..LeakScan::default() })
             .into();

@@ -15,6 +15,8 @@ const SAMPLES: usize = 6;
 const SAMPLE_GAP: Duration = Duration::from_millis(600);
 /// The gauge of connections that are checked out.
 const GAUGE: &str = "forecastle_pool_connections_in_use";
+/// The same of the connections to one replica.
+const REPLICA_GAUGE: &str = "forecastle_replica_connections_in_use{replica=\"";
 
 /// Reads the server's list of connections with an administrator's role (others are not shown states).
 ///
@@ -41,8 +43,8 @@ pub async fn read_connections(admin_url: &str, metrics: &[(String, String)]) -> 
     })
 }
 
-/// Connections checked out, by process, the least of several looks at `(process, metrics URL)`. A process whose metrics
-/// do not name the gauge, or do not answer, is left out.
+/// Connections checked out, by process (`api-1`) and by process and replica (`api-1 to replica-1`), the least of several
+/// looks at `(process, metrics URL)`. A process whose metrics do not name the gauge, or do not answer, is left out.
 pub async fn in_use_connections(metrics: &[(String, String)]) -> BTreeMap<String, u64> {
     let client = reqwest::Client::new();
     let mut least: BTreeMap<String, u64> = BTreeMap::new();
@@ -53,8 +55,10 @@ pub async fn in_use_connections(metrics: &[(String, String)]) -> BTreeMap<String
         for (process, url) in metrics {
             let Ok(response) = client.get(url).timeout(Duration::from_secs(2)).send().await else { continue };
             let Ok(text) = response.text().await else { continue };
-            if let Some(value) = gauge(&text) {
-                least.entry(process.clone()).and_modify(|known| *known = (*known).min(value)).or_insert(value);
+            let own = gauge(&text).map(|value| (process.clone(), value));
+            let replicas = replica_gauges(&text).map(|(replica, value)| (format!("{process} to {replica}"), value));
+            for (pool, value) in own.into_iter().chain(replicas) {
+                least.entry(pool).and_modify(|known| *known = (*known).min(value)).or_insert(value);
             }
         }
     }
@@ -62,7 +66,17 @@ pub async fn in_use_connections(metrics: &[(String, String)]) -> BTreeMap<String
 }
 
 fn gauge(text: &str) -> Option<u64> {
-    let line = text.lines().find(|line| line.starts_with(GAUGE))?;
+    value_of(text.lines().find(|line| line.starts_with(GAUGE))?)
+}
+
+fn replica_gauges(text: &str) -> impl Iterator<Item = (String, u64)> {
+    text.lines().filter_map(|line| {
+        let (replica, _) = line.strip_prefix(REPLICA_GAUGE)?.split_once('"')?;
+        Some((replica.to_owned(), value_of(line)?))
+    })
+}
+
+fn value_of(line: &str) -> Option<u64> {
     let value: f64 = line.rsplit(' ').next()?.parse().ok()?;
     Some(value.max(0.0).round() as u64)
 }
@@ -76,5 +90,8 @@ mod tests {
         let text = "# TYPE forecastle_pool_connections_in_use gauge\nforecastle_pool_connections_in_use 3\n";
         assert_eq!(gauge(text), Some(3));
         assert_eq!(gauge("up 1\n"), None);
+        let text = "# TYPE forecastle_replica_connections_in_use gauge\n\
+                    forecastle_replica_connections_in_use{replica=\"replica-2\"} 2\n";
+        assert_eq!(replica_gauges(text).collect::<Vec<_>>(), [("replica-2".to_owned(), 2)]);
     }
 }

@@ -3,11 +3,13 @@
 mod connections;
 mod leaks;
 mod redis_scan;
+mod replica_reads;
 mod rows;
 
 pub use connections::{in_use_connections, read_connections};
 pub use leaks::{scan_file, scan_text};
 pub use redis_scan::scan_redis;
+pub use replica_reads::reads_of;
 pub use rows::read_rows;
 
 use nogo_invariants::final_state::{Charge, ProviderBook};

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::phases::Prepared;
 use crate::environment::topology::Topology;
-use crate::final_reads::{provider_book, read_connections, read_rows, scan_file, scan_redis, scan_text};
+use crate::final_reads::{provider_book, read_connections, read_rows, reads_of, scan_file, scan_redis, scan_text};
 use crate::provider::Provider;
 use crate::run_directory::RunDirectory;
 
@@ -51,6 +51,10 @@ pub async fn read(prepared: &Prepared, provider: &Provider) -> Result<FinalState
     for (process, url) in &pages {
         let page = client.get(url).send().await.with_context(|| format!("read the metrics of {process}"))?;
         let text = page.bytes().await.with_context(|| format!("read the metrics of {process}"))?;
+        for (replica, _) in topology.replicas() {
+            let reads = reads_of(replica, &String::from_utf8_lossy(&text));
+            *state.replica_reads.entry(replica.clone()).or_default() += reads;
+        }
         state.leaks.push(scan_text(&format!("metrics:{process}"), &text, &prepared.canaries));
     }
     Ok(state)

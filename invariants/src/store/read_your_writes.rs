@@ -4,7 +4,8 @@
 //! before something was sent came before it. A read after an acknowledged write shows that version
 //! or a later one, from any session, cached or not; within one session versions do not go back,
 //! unless an edit was under way. An edit whose answer was lost may have happened or not.
-//! Unknown if nothing was read. Time O(n log n) per scenario.
+//! How many reads the replicas answered is exposure: where they answered none, nothing was shown
+//! about lag. Unknown if nothing was read. Time O(n log n) per scenario.
 
 use std::collections::BTreeMap;
 
@@ -36,6 +37,10 @@ impl Checker for ReadYourWrites {
             register.judge_edits(id, &mut found);
             register.judge_last(case, id, &mut found);
             register.judge_content(id, &mut found);
+        }
+        for reads in case.evidence.final_state.replica_reads.values() {
+            found.saw_many("replica_reads", *reads);
+            found.saw_many("replicas", u64::from(*reads > 0));
         }
         judge_tenants(case, &mut found);
         judge_dashboards(case, &mut found);
