@@ -1,5 +1,12 @@
 //! How often one caller may ask: counted in Redis over all instances, and by a smaller floor of this
 //! instance's own while Redis does not answer. It never lets everybody in.
+//!
+//! Bound: in any window of w seconds one caller is admitted at most `burst + per_second × w` times while
+//! Redis keeps its bucket. Each time Redis loses the bucket (flush, eviction, an empty restart) a full one
+//! takes its place, and while it does not answer each instance admits its floor's bucket. But whatever
+//! Redis does, an instance admits no caller beyond the same rate in its own memory: so never more than
+//! instances × (burst + per_second × w), also where Redis evicts a bucket as soon as it is made. Nobody is
+//! blocked longer than it takes to refill one token: a refusal takes none.
 
 use std::hash::Hash;
 use std::net::IpAddr;
@@ -18,8 +25,8 @@ use governor::{DefaultKeyedRateLimiter, Quota};
 use crate::config::{Limits, Rate};
 use crate::error::ApiError;
 
-/// Callers remembered by a floor before those at rest are forgotten.
-const FLOOR_SWEEP_EVERY: u64 = 4_096;
+/// Decisions after which callers at rest are forgotten.
+const SWEEP_EVERY: u64 = 4_096;
 
 /// What a limiter decided about one request; a policy's name never names its subject.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,9 +87,23 @@ fn whole_s(wait: Duration) -> u64 {
 pub(crate) struct RateLimiter {
     cache: Cache,
     limits: Limits,
-    users: Floor<(TenantId, UserId)>,
-    addresses: Floor<IpAddr>,
-    credentials: Floor<IpAddr>,
+    users: OwnCount<(TenantId, UserId)>,
+    addresses: OwnCount<IpAddr>,
+    credentials: OwnCount<IpAddr>,
+}
+
+/// What this instance counts for itself under one policy.
+struct OwnCount<K: Hash + Eq + Clone> {
+    /// The whole rate: never passed, whatever Redis says.
+    ceiling: Buckets<K>,
+    /// The smaller one that holds while Redis says nothing.
+    floor: Buckets<K>,
+}
+
+impl<K: Hash + Eq + Clone> OwnCount<K> {
+    fn new(rate: Rate, floor: Rate) -> Self {
+        Self { ceiling: Buckets::new(rate), floor: Buckets::new(floor) }
+    }
 }
 
 impl RateLimiter {
@@ -90,9 +111,9 @@ impl RateLimiter {
         Self {
             cache,
             limits,
-            users: Floor::new(limits.user_floor),
-            addresses: Floor::new(limits.address_floor),
-            credentials: Floor::new(limits.credentials_floor),
+            users: OwnCount::new(limits.user, limits.user_floor),
+            addresses: OwnCount::new(limits.address, limits.address_floor),
+            credentials: OwnCount::new(limits.credentials, limits.credentials_floor),
         }
     }
 
@@ -115,30 +136,34 @@ impl RateLimiter {
         policy: &'static str,
         bucket: Bucket,
         rate: Rate,
-        floor: &Floor<K>,
+        own: &OwnCount<K>,
         caller: K,
     ) -> Decision {
+        let ceiling = own.ceiling.decide(policy, caller.clone());
+        if !ceiling.admitted {
+            return ceiling;
+        }
         match self.cache.take_token(bucket, rate.per_second, rate.burst).await {
             Ok(taken) => {
                 Decision { policy, rate, admitted: taken.admitted, remaining: taken.remaining, wait: taken.wait }
             }
             Err(_) => {
                 metrics::counter!("forecastle_rate_floor_decisions_total", "policy" => policy).increment(1);
-                floor.decide(policy, caller)
+                own.floor.decide(policy, caller)
             }
         }
     }
 }
 
 /// Token buckets in this process's memory.
-struct Floor<K: Hash + Eq + Clone> {
+struct Buckets<K: Hash + Eq + Clone> {
     rate: Rate,
     buckets: DefaultKeyedRateLimiter<K>,
     clock: DefaultClock,
     decisions: AtomicU64,
 }
 
-impl<K: Hash + Eq + Clone> Floor<K> {
+impl<K: Hash + Eq + Clone> Buckets<K> {
     fn new(rate: Rate) -> Self {
         let at_least_one = |n: u32| NonZeroU32::new(n).unwrap_or(NonZeroU32::MIN);
         let quota = Quota::per_second(at_least_one(rate.per_second)).allow_burst(at_least_one(rate.burst));
@@ -151,7 +176,7 @@ impl<K: Hash + Eq + Clone> Floor<K> {
     }
 
     fn decide(&self, policy: &'static str, caller: K) -> Decision {
-        if self.decisions.fetch_add(1, Ordering::Relaxed) % FLOOR_SWEEP_EVERY == FLOOR_SWEEP_EVERY - 1 {
+        if self.decisions.fetch_add(1, Ordering::Relaxed) % SWEEP_EVERY == SWEEP_EVERY - 1 {
             self.buckets.retain_recent();
             self.buckets.shrink_to_fit();
         }
@@ -174,7 +199,7 @@ mod tests {
 
     #[test]
     fn a_floor_admits_its_burst_and_not_one_more() {
-        let floor = Floor::new(Rate { per_second: 1, burst: 3 });
+        let floor = Buckets::new(Rate { per_second: 1, burst: 3 });
         let admitted = (0..10).filter(|_| floor.decide("address", ADDRESS).admitted).count();
         assert_eq!(admitted, 3);
         let refused = floor.decide("address", ADDRESS);

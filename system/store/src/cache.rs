@@ -13,7 +13,8 @@
 //! | what | kept for | until |
 //! |---|---|---|
 //! | a session that stands | 30 s | its revocation, confirmed before it is acknowledged |
-//! | plan and flags of a tenant | 10 s | a change of plan; a flag set by an operator runs its time out |
+//! | a tenant's plan | 10 s | a change of plan |
+//! | a tenant's switches | 10 s | an operator's `flag set`, which records a debt |
 //! | a scenario | 300 s | the edit or deletion of it |
 //! | a forecast that has ended | 300 s | nothing changes it any more |
 //! | a dashboard | 300 s | any change of the tenant's scenarios, forecasts or plan; the period's end |
@@ -146,6 +147,12 @@ impl CacheKey {
     #[must_use]
     pub fn plan(tenant: TenantId) -> Self {
         Self::of(tenant, "plan", None)
+    }
+
+    /// The tenant's own switches.
+    #[must_use]
+    pub fn flags(tenant: TenantId) -> Self {
+        Self::of(tenant, "flags", None)
     }
 
     /// One scenario.
@@ -370,7 +377,8 @@ impl Cache {
     }
 
     /// The value from Redis, or else from `load`, one caller at a time for each key while Redis
-    /// answers and the callers before this one are done within half a second. `keep` says whether a loaded value may be kept (a forecast only once it has ended).
+    /// answers and the callers before this one are done within half a second. `keep` says whether a value may
+    /// be kept (a forecast only once it has ended); what is found and may not is nothing of ours.
     ///
     /// # Errors
     /// Those of `load`; never Redis's.
@@ -378,9 +386,11 @@ impl Cache {
     where
         T: Serialize + DeserializeOwned + Sync,
         L: Future<Output = Result<T, E>>,
-        K: FnOnce(&T) -> bool,
+        K: Fn(&T) -> bool,
     {
-        if let Lookup::Hit(value) = self.get(key).await {
+        if let Lookup::Hit(value) = self.get(key).await
+            && keep(&value)
+        {
             return Ok(value);
         }
         if self.shared.link.is_cut_off() || !self.may_give_out(key) {
@@ -395,7 +405,12 @@ impl Cache {
         // enough, since a deletion in between would have emptied the key. The first caller itself
         // takes over the mark it left.
         let lease = match self.take_over(key).await {
-            Lookup::Hit(value) => return Ok(value),
+            Lookup::Hit(value) if keep(&value) => return Ok(value),
+            // Nobody of ours has put that there.
+            Lookup::Hit(_) => {
+                let _ = self.try_delete(std::slice::from_ref(key)).await;
+                None
+            }
             Lookup::Miss(lease) => lease,
         };
         let value = load.await?;

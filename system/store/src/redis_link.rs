@@ -3,8 +3,8 @@
 //! The driver's manager reconnects after an error but never after silence: behind a link that swallows
 //! packets it would time out for ever. So silence is counted here, and the manager replaced.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -45,16 +45,18 @@ impl RedisLink {
 
     pub(crate) async fn command<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, CacheUnavailable> {
         self.admit()?;
-        let mut manager = ConnectionManager::clone(&self.manager.load());
+        let used = self.manager.load_full();
+        let mut manager = ConnectionManager::clone(&used);
         let answer = tokio::time::timeout(self.timeout, command.query_async(&mut manager)).await;
-        self.settle(answer)
+        self.settle(&used, answer)
     }
 
     pub(crate) async fn script<T: FromRedisValue>(&self, script: &ScriptInvocation<'_>) -> Result<T, CacheUnavailable> {
         self.admit()?;
-        let mut manager = ConnectionManager::clone(&self.manager.load());
+        let used = self.manager.load_full();
+        let mut manager = ConnectionManager::clone(&used);
         let answer = tokio::time::timeout(self.timeout, script.invoke_async(&mut manager)).await;
-        self.settle(answer)
+        self.settle(&used, answer)
     }
 
     pub(crate) fn is_cut_off(&self) -> bool {
@@ -77,6 +79,7 @@ impl RedisLink {
 
     fn settle<T>(
         &self,
+        used: &Arc<ConnectionManager>,
         answer: Result<redis::RedisResult<T>, tokio::time::error::Elapsed>,
     ) -> Result<T, CacheUnavailable> {
         let error = match answer {
@@ -107,8 +110,10 @@ impl RedisLink {
         };
         metrics::counter!("forecastle_redis_failures_total", "kind" => error.as_str()).increment(1);
         if error == CacheUnavailable::Timeout {
-            let silent = self.silent_in_a_row.fetch_add(1, Ordering::Relaxed) + 1;
-            if silent.is_multiple_of(SILENT_IN_A_ROW_MAX) {
+            // Those who waited on a connection that is replaced already say nothing about the new one.
+            if Arc::ptr_eq(used, &self.manager.load())
+                && self.silent_in_a_row.fetch_add(1, Ordering::Relaxed) + 1 >= SILENT_IN_A_ROW_MAX
+            {
                 self.rebuild();
             }
         } else {
@@ -122,7 +127,8 @@ impl RedisLink {
 
     fn rebuild(&self) {
         if let Ok(manager) = lazy_manager(&self.client, self.timeout) {
-            self.manager.store(std::sync::Arc::new(manager));
+            self.manager.store(Arc::new(manager));
+            self.silent_in_a_row.store(0, Ordering::Relaxed);
             metrics::counter!("forecastle_redis_rebuilds_total").increment(1);
         }
     }

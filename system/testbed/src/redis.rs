@@ -1,5 +1,7 @@
 //! A Redis of one test's own.
 
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -60,6 +62,28 @@ impl Redis {
     /// Lets it go on.
     pub fn resume(&self) {
         signal(&self.child, "CONT");
+    }
+
+    /// Ends it as a crash would; it holds nothing afterwards.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Sends one command as plain words and waits for the whole of a short reply, which it does not look at.
+    ///
+    /// # Panics
+    /// If the server does not answer, or answers with an error.
+    pub fn command(&self, words: &[&str]) {
+        let mut link = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).expect("connect to redis");
+        let mut text = format!("*{}\r\n", words.len());
+        for word in words {
+            text.push_str(&format!("${}\r\n{word}\r\n", word.len()));
+        }
+        link.write_all(text.as_bytes()).expect("send to redis");
+        let mut reply = [0_u8; 256];
+        let read = link.read(&mut reply).expect("a reply of redis");
+        assert!(read > 0 && reply[0] != b'-', "{words:?}: {}", String::from_utf8_lossy(&reply[..read]));
     }
 
     /// The port it listens on.

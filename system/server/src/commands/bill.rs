@@ -54,7 +54,8 @@ fn open(args: &BillArgs) -> anyhow::Result<BillingRun> {
     let cache = match &args.redis_url {
         Some(redis_url) => {
             let timeout = Duration::from_millis(args.redis_timeout_ms);
-            Some(Cache::open(&CacheOptions { redis_url: redis_url.clone(), timeout }).context("open cache")?)
+            let options = CacheOptions { redis_url: redis_url.clone(), timeout };
+            Some(Cache::open_for_writing(&options, &db).context("open cache")?)
         }
         None => None,
     };

@@ -122,3 +122,79 @@ async fn a_deletion_that_redis_missed_is_made_up_for() {
     redis.resume();
     wait_until("the owed deletion is paid", async || !matches!(other.get::<u32>(&key()).await, Lookup::Hit(_))).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replies_to_cancelled_calls_reach_nobody_else() {
+    let redis = Redis::start();
+    let cache = open(&redis);
+    let key = |n: u128| CacheKey::plan(TenantId::from_uuid(uuid::Uuid::from_u128(n)));
+    for n in 0..50 {
+        let Lookup::Miss(Some(lease)) = cache.get::<u128>(&key(n)).await else { panic!("empty") };
+        assert!(cache.fill(lease, &n, TTL).await);
+    }
+    let callers = (0..8_u64).map(|caller| {
+        let cache = cache.clone();
+        tokio::spawn(async move {
+            let mut answered = 0_u32;
+            for round in 0..600_u64 {
+                let n = u128::from((round * 7 + caller) % 50);
+                // Dropped anywhere between sending and reading, or let be.
+                let patience = Duration::from_micros((round * 37 + caller * 11) % 700);
+                match tokio::time::timeout(patience, cache.get::<u128>(&key(n))).await {
+                    Ok(Lookup::Hit(found)) => {
+                        assert_eq!(found, n, "somebody else's reply");
+                        answered += 1;
+                    }
+                    Ok(Lookup::Miss(_)) | Err(_) => {}
+                }
+            }
+            answered
+        })
+    });
+    let mut answered = 0;
+    for caller in callers.collect::<Vec<_>>() {
+        answered += caller.await.unwrap();
+    }
+    assert!(answered > 100, "{answered} answers");
+    assert!(matches!(cache.get::<u128>(&key(7)).await, Lookup::Hit(7)), "the link is none the worse");
+}
+
+#[tokio::test]
+async fn a_link_that_swallows_everything_is_left_for_a_new_one() {
+    let redis = Redis::start();
+    let link = forecastle_testbed::Relay::to(redis.port());
+    let url = format!("redis://127.0.0.1:{}/", link.port());
+    let cache = Cache::open(&CacheOptions { redis_url: url, timeout: Duration::from_millis(100) }).unwrap();
+    cache.ping().await.unwrap();
+    link.silence();
+    for _ in 0..4 {
+        assert!(cache.ping().await.is_err());
+    }
+    // The old connection stays silent for ever; only a new one can answer.
+    link.mend();
+    wait_until("redis answers again", async || cache.ping().await.is_ok()).await;
+    for _ in 0..20 {
+        cache.ping().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn garbage_under_one_key_costs_no_other_key_anything() {
+    let redis = Redis::start();
+    let cache = open(&redis);
+    let lease = miss(&cache).await;
+    assert!(cache.fill(lease, &1_u32, TTL).await);
+    let odd = CacheKey::plan(TenantId::from_uuid(uuid::Uuid::from_u128(2)));
+    for wrong in ["SET|V1{", "SET|V0 7", "SET|", "RPUSH|x", "SET|V1\"text\""] {
+        let (command, value) = wrong.split_once('|').unwrap();
+        redis.command(&["DEL", odd.as_str()]);
+        redis.command(&[command, odd.as_str(), value]);
+        for _ in 0..10 {
+            assert!(!matches!(cache.get::<u32>(&odd).await, Lookup::Hit(_)), "{wrong}");
+            assert!(matches!(cache.get::<u32>(&key()).await, Lookup::Hit(1)), "{wrong}");
+        }
+        assert_eq!(cache.get_or_load(&odd, TTL, async { Ok::<u32, ()>(3) }, |_| true).await, Ok(3));
+        assert!(matches!(cache.get::<u32>(&odd).await, Lookup::Hit(3)), "mended: {wrong}");
+        cache.delete(std::slice::from_ref(&odd)).await;
+    }
+}
