@@ -5,12 +5,14 @@
 use std::time::Duration;
 
 use forecastle_billing::{BillingTerms, Provider, WebhookSecrets};
+use forecastle_domain::LaunchPhase;
 use forecastle_store::sessions::Lifetimes;
 use forecastle_store::{CacheOptions, DbOptions, ReplicaOptions};
 use forecastle_telemetry::Analytics;
 use metrics_exporter_prometheus::PrometheusHandle;
 
 use crate::client_address::TrustedNetwork;
+use crate::invitation::Invited;
 use crate::key_ring::KeyRing;
 use crate::mail::MailConfig;
 use crate::streams::StreamLimits;
@@ -73,7 +75,11 @@ pub struct ApiConfig {
     pub cache: CacheOptions,
     /// What `/metrics` renders; `None` installs a recorder for this process.
     pub metrics: Option<PrometheusHandle>,
-    /// Most tenants there may be; `None` is no cap.
+    /// The step of the launch; `None` takes whoever comes.
+    pub launch_phase: Option<LaunchPhase>,
+    /// Who may sign up while the phase needs an invitation.
+    pub invited: Invited,
+    /// Most tenants there may be, beside the phase's own limit; `None` is no further cap.
     pub customer_cap: Option<u64>,
     /// Keys that sign and verify access tokens; the first one signs. May be replaced while it serves.
     pub keys: KeyRing,
@@ -149,6 +155,12 @@ impl ApiConfig {
         Lifetimes { session: self.session_ttl, refresh_token: self.refresh_ttl }
     }
 
+    /// Most tenants there may be; `None` is no limit.
+    #[must_use]
+    pub fn customers_max(&self) -> Option<u64> {
+        forecastle_domain::launch_phase::customers_max(self.launch_phase, self.customer_cap)
+    }
+
     /// The documented defaults, with the given servers and signing keys.
     #[must_use]
     pub fn new(db: DbOptions, cache: CacheOptions, keys: impl Into<KeyRing>) -> Self {
@@ -157,6 +169,8 @@ impl ApiConfig {
             replicas: ReplicaOptions::default(),
             cache,
             metrics: None,
+            launch_phase: None,
+            invited: Invited::default(),
             customer_cap: None,
             keys: keys.into(),
             access_ttl: Duration::from_secs(300),

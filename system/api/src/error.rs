@@ -9,6 +9,7 @@ use std::time::Duration;
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use forecastle_domain::Flag;
 use forecastle_store::StoreError;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -71,13 +72,24 @@ pub struct ApiError {
     cause: Option<Cow<'static, str>>,
     /// The commit was sent and not answered.
     outcome_unknown: bool,
+    /// The same request may succeed at another moment though the status does not say so.
+    may_change: bool,
 }
 
 impl ApiError {
     /// A refusal with a stable code and nothing more.
     #[must_use]
     pub const fn new(status: StatusCode, code: &'static str) -> Self {
-        Self { status, code, detail: None, errors: Vec::new(), retry_after: None, cause: None, outcome_unknown: false }
+        Self {
+            status,
+            code,
+            detail: None,
+            errors: Vec::new(),
+            retry_after: None,
+            cause: None,
+            outcome_unknown: false,
+            may_change: false,
+        }
     }
 
     /// Adds an explanation that is safe to show.
@@ -104,6 +116,15 @@ impl ApiError {
     #[must_use]
     pub fn role_forbidden() -> Self {
         Self::new(StatusCode::FORBIDDEN, "role_forbidden").detail("Your role does not allow this.")
+    }
+
+    /// 403: an operator has switched this off for the tenant; another moment may answer otherwise.
+    #[must_use]
+    pub fn switched_off(flag: Flag) -> Self {
+        let mut error = Self::new(StatusCode::FORBIDDEN, "switched_off")
+            .detail(format!("{flag} is switched off for your organization. Ask support."));
+        error.may_change = true;
+        error
     }
 
     /// 404: absent, or somebody else's. The two are never told apart.
@@ -142,6 +163,13 @@ impl ApiError {
         let mut error = Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal").detail("This is our fault.");
         error.cause = Some(cause.into());
         error
+    }
+
+    /// Whether the same request would be refused so at any other moment: then the refusal may be kept under an
+    /// idempotency key.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        self.status.is_client_error() && ![401, 402, 409, 429].contains(&self.status.as_u16()) && !self.may_change
     }
 
     /// Whether what it refuses may have been done all the same, or may yet be.

@@ -99,7 +99,7 @@ impl Attempt {
     pub async fn finish(mut self, outcome: Result<Reply, ApiError>) -> Result<Response, ApiError> {
         let reply = match &outcome {
             Ok(reply) => reply.clone(),
-            Err(refusal) if is_kept(refusal.status()) => Reply::from(refusal),
+            Err(refusal) if refusal.is_final() => Reply::from(refusal),
             Err(refusal) => {
                 self.tx.rollback().await;
                 return Err(refusal.clone());
@@ -127,15 +127,10 @@ fn in_flight() -> ApiError {
         .retry_after(Duration::from_secs(1))
 }
 
-/// Whether a refusal would be the same at any other moment.
-fn is_kept(status: StatusCode) -> bool {
-    status.is_client_error() && ![401, 402, 409, 429].contains(&status.as_u16())
-}
-
 #[cfg(test)]
 mod tests {
     use axum::http::HeaderValue;
-    use forecastle_domain::{Role, SessionId, TenantId, UserId};
+    use forecastle_domain::{Flag, Role, SessionId, TenantId, UserId};
     use uuid::Uuid;
 
     use super::*;
@@ -176,8 +171,9 @@ mod tests {
 
     #[test]
     fn refusals_that_may_change_are_not_kept() {
-        let kept = |code: u16| is_kept(StatusCode::from_u16(code).unwrap());
-        assert!([400, 404, 422].into_iter().all(kept));
+        let kept = |code: u16| ApiError::new(StatusCode::from_u16(code).unwrap(), "x").is_final();
+        assert!([400, 403, 404, 422].into_iter().all(kept));
         assert!(![401, 402, 409, 429, 500, 503].into_iter().any(kept));
+        assert!(!ApiError::switched_off(Flag::Uncertainty).is_final());
     }
 }

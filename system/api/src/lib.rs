@@ -10,6 +10,7 @@ pub mod error;
 mod extract;
 mod gauges;
 mod idempotent;
+mod invitation;
 pub mod key_ring;
 mod layers;
 pub mod mail;
@@ -28,6 +29,7 @@ pub mod tokens;
 
 pub use client_address::{BadNetwork, TrustedNetwork};
 pub use config::{ApiConfig, Limits, Rate};
+pub use invitation::{BadAddress, Invited};
 pub use key_ring::KeyRing;
 pub use mail::MailConfig;
 pub use openapi::openapi;

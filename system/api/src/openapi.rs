@@ -147,6 +147,7 @@ mod tests {
                 "GET /v1/credit-notes: read",
                 "GET /v1/credit-notes/{id}: read",
                 "GET /v1/dashboard: read",
+                "GET /v1/flags: read",
                 "GET /v1/forecasts: read",
                 "GET /v1/forecasts/events: read",
                 "GET /v1/forecasts/{id}: read",

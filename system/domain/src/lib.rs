@@ -6,9 +6,11 @@
 pub mod audit;
 pub mod credentials;
 pub mod dunning;
+pub mod flag;
 pub mod ids;
 pub mod invoice;
 pub mod job;
+pub mod launch_phase;
 pub mod mail;
 pub mod money;
 pub mod payment_token;
@@ -22,12 +24,14 @@ mod text_enum;
 pub use audit::{AuditAction, AuditObject};
 pub use credentials::{CredentialError, Email, Password};
 pub use dunning::{AfterDecline, BillingTerms, ChargePurpose, SCHEDULED_CHARGES};
+pub use flag::{Entitlements, Flag};
 pub use ids::{ForecastId, InvoiceId, PaymentId, ScenarioId, SessionId, TenantId, UsageEventId, UserId};
 pub use invoice::{
     EndedPeriod, InvoiceDraft, InvoiceKind, InvoiceLine, InvoiceState, LineKind, SubscriptionCharge,
     subscription_invoice,
 };
 pub use job::{JOB_ATTEMPTS_MAX, JobState, backoff_floor_ms, backoff_ms};
+pub use launch_phase::LaunchPhase;
 pub use mail::{DunningNotice, Mail, TokenPurpose};
 pub use money::{Currency, Money, MoneyError, round_half_away};
 pub use payment_token::{PaymentToken, PaymentTokenError};

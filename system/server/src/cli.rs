@@ -11,9 +11,11 @@ use chrono::{DateTime, Utc};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use forecastle_alert::Target;
 use forecastle_api::TrustedNetwork;
+use forecastle_domain::{Flag, LaunchPhase};
 use forecastle_forecast::Calculator;
 use forecastle_store::{CacheOptions, DbOptions, ReplicaAddress, ReplicaOptions};
 use tracing_subscriber::filter::LevelFilter;
+use uuid::Uuid;
 
 /// Multi-tenant forecasting.
 #[derive(Parser)]
@@ -69,6 +71,8 @@ pub(crate) enum Command {
     Seed(SeedArgs),
     /// Compute forecasts or calculators: one JSON input a line in, one JSON answer a line out.
     Compute(ComputeArgs),
+    /// Switch features for one customer.
+    Flag(FlagArgs),
     /// Print the OpenAPI document.
     Openapi,
 }
@@ -280,7 +284,17 @@ pub(crate) struct ServeArgs {
     /// Passes of one password hash.
     #[arg(long, env = "FORECASTLE_PASSWORD_PASSES", default_value_t = 2)]
     pub(crate) password_passes: u32,
-    /// Most customers that may sign up (the launch phase); unlimited if absent.
+    /// Step of the launch: closed-beta (100 customers, by invitation), 1000, 5000, 50000 or 200000 customers;
+    /// absent: whoever comes.
+    #[arg(long, env = "FORECASTLE_LAUNCH_PHASE")]
+    pub(crate) launch_phase: Option<LaunchPhase>,
+    /// E-mail addresses that may sign up in the closed beta, separated by commas.
+    #[arg(long, env = "FORECASTLE_INVITED_EMAILS", value_delimiter = ',', hide_env_values = true)]
+    pub(crate) invited_emails: Vec<String>,
+    /// Codes with which anybody may sign up in the closed beta, separated by commas.
+    #[arg(long, env = "FORECASTLE_INVITATION_CODES", value_delimiter = ',', hide_env_values = true)]
+    pub(crate) invitation_codes: Vec<String>,
+    /// Most customers that may sign up, where that is fewer than the launch phase takes; unlimited if both are absent.
     #[arg(long, env = "FORECASTLE_CUSTOMER_CAP")]
     pub(crate) customer_cap: Option<u64>,
     /// The payment provider; without it, what charges is answered 503.
@@ -631,6 +645,47 @@ pub(crate) struct SeedArgs {
     pub(crate) scenario_file: Option<PathBuf>,
 }
 
+#[derive(Args)]
+pub(crate) struct FlagArgs {
+    #[command(subcommand)]
+    pub(crate) action: FlagAction,
+}
+
+/// What to do with a customer's switches.
+#[derive(Subcommand)]
+pub(crate) enum FlagAction {
+    /// Switch a feature on or off for one customer, or back to what holds for everybody.
+    Set(FlagSetArgs),
+    /// Print a customer's own switches.
+    List(FlagListArgs),
+}
+
+#[derive(Args)]
+pub(crate) struct FlagSetArgs {
+    /// The address of a role that bypasses row-level security and may write.
+    #[arg(long, env = "FORECASTLE_DATABASE_URL", hide_env_values = true)]
+    pub(crate) database_url: String,
+    /// The customer's tenant id.
+    #[arg(long, env = "FORECASTLE_TENANT")]
+    pub(crate) tenant: Uuid,
+    /// The feature: uncertainty or overage.
+    #[arg(long, env = "FORECASTLE_FLAG")]
+    pub(crate) flag: Flag,
+    /// on, off, or default: what holds for everybody.
+    #[arg(long, env = "FORECASTLE_TO", value_parser = ["on", "off", "default"])]
+    pub(crate) to: String,
+}
+
+#[derive(Args)]
+pub(crate) struct FlagListArgs {
+    /// The address of a role that bypasses row-level security.
+    #[arg(long, env = "FORECASTLE_DATABASE_URL", hide_env_values = true)]
+    pub(crate) database_url: String,
+    /// The customer's tenant id.
+    #[arg(long, env = "FORECASTLE_TENANT")]
+    pub(crate) tenant: Uuid,
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory as _;
@@ -642,7 +697,8 @@ mod tests {
         let root = Cli::command();
         root.clone().debug_assert();
         let mut flags = 0;
-        for command in root.get_subcommands() {
+        let nested = root.get_subcommands().flat_map(clap::Command::get_subcommands);
+        for command in root.get_subcommands().chain(nested) {
             for flag in command.get_arguments() {
                 let Some(long) = flag.get_long().filter(|long| !["help", "version"].contains(long)) else { continue };
                 let twin = format!("FORECASTLE_{}", long.to_uppercase().replace('-', "_"));
@@ -662,6 +718,8 @@ mod tests {
                     "replica-url",
                     "redis-url",
                     "signing-keys",
+                    "invitation-codes",
+                    "invited-emails",
                     "password",
                     "app-password",
                     "read-password",

@@ -1,4 +1,4 @@
-//! Forecastle: one binary, `serve`, `work`, `bill`, `mail`, `alert`, `migrate`, `seed`, `compute` and `openapi`.
+//! Forecastle: one binary, `serve`, `work`, `bill`, `mail`, `alert`, `migrate`, `seed`, `compute`, `flag` and `openapi`.
 
 mod cli;
 mod commands;
@@ -50,6 +50,7 @@ fn main() -> std::process::ExitCode {
             Command::Migrate(args) => commands::migrate::run(args).await,
             Command::Seed(args) => commands::seed::run(args).await,
             Command::Compute(args) => commands::compute::run(&args),
+            Command::Flag(args) => commands::flag::run(args).await,
             Command::Openapi => commands::openapi::run(),
         };
         let code = outcome.unwrap_or_else(|error| {

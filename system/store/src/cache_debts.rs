@@ -32,6 +32,7 @@
 use std::time::Duration;
 
 use forecastle_domain::TenantId;
+use sqlx::postgres::PgConnection;
 use tokio::time::Instant;
 
 use crate::cache::CacheKey;
@@ -45,6 +46,27 @@ const PAUSE_MIN: Duration = Duration::from_millis(5);
 const PAUSE_MAX: Duration = Duration::from_millis(80);
 /// Longest wait: longer than any instance may trust, however that is set.
 const WAIT_MAX: Duration = Duration::from_secs(30);
+
+/// Keys in one order, so that two writers of the same ones do not wait for each other.
+const RECORD: &str = "WITH owed AS (
+        INSERT INTO app.cache_debts (tenant_id, key, blocks)
+        SELECT DISTINCT $1, name, $3 FROM unnest($2::text[]) AS name ORDER BY name
+        ON CONFLICT (tenant_id, key, blocks)
+        DO UPDATE SET seq = excluded.seq, owed_at = excluded.owed_at
+        RETURNING seq)
+    SELECT pg_notify($4, '') FROM owed";
+
+/// Records a deletion within the very transaction of a change made outside the application.
+pub(crate) async fn record_deletion(
+    admin: &mut PgConnection,
+    tenant: TenantId,
+    key: &CacheKey,
+) -> Result<(), StoreError> {
+    let names = vec![key.as_str().to_owned()];
+    let query = sqlx::query(RECORD).bind(tenant.as_uuid()).bind(names).bind(false).bind(CHANNEL);
+    query.execute(admin).await?;
+    Ok(())
+}
 
 /// What is owed to a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,17 +115,7 @@ impl Debts {
 
     async fn record(&self, tenant: TenantId, names: &[String], debt: Debt) -> Result<(), StoreError> {
         let mut tx = self.db.tenant(tenant).begin().await?;
-        // In one order, so that two writers of the same keys do not wait for each other.
-        let query = sqlx::query(
-            "WITH owed AS (
-                 INSERT INTO app.cache_debts (tenant_id, key, blocks)
-                 SELECT DISTINCT $1, name, $3 FROM unnest($2::text[]) AS name ORDER BY name
-                 ON CONFLICT (tenant_id, key, blocks)
-                 DO UPDATE SET seq = excluded.seq, owed_at = excluded.owed_at
-                 RETURNING seq)
-             SELECT pg_notify($4, '') FROM owed",
-        );
-        let query = query.bind(tenant.as_uuid()).bind(names).bind(debt == Debt::Block).bind(CHANNEL);
+        let query = sqlx::query(RECORD).bind(tenant.as_uuid()).bind(names).bind(debt == Debt::Block).bind(CHANNEL);
         tx.execute(query).await?;
         tx.commit().await
     }

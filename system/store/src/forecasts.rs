@@ -3,7 +3,7 @@
 //! Law: the quota is taken, the forecast stored and its job queued in one transaction, or none of it.
 
 use chrono::{DateTime, Utc};
-use forecastle_domain::{ForecastId, Plan, ScenarioId, UserId};
+use forecastle_domain::{Flag, ForecastId, Plan, ScenarioId, UserId};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sqlx::FromRow;
@@ -13,7 +13,7 @@ use uuid::Uuid;
 use crate::error::StoreError;
 use crate::paging::{Page, PageKey};
 use crate::scope::{TenantScope, TenantTx};
-use crate::{identity, jobs, scenarios};
+use crate::{flags, identity, jobs, scenarios};
 
 /// A forecast with its input and, once it succeeded, its result.
 #[derive(Debug, Clone, Serialize, Deserialize, FromRow)]
@@ -81,6 +81,8 @@ pub enum Requested {
     Forecast(Box<Forecast>),
     /// No such scenario of this tenant.
     NoScenario,
+    /// The scenario needs what is switched off for this tenant.
+    SwitchedOff(Flag),
     /// The plan's hard cap for this period is reached.
     QuotaExceeded {
         /// The plan in force.
@@ -103,9 +105,16 @@ pub async fn request(
     let tenant = tx.tenant_id().as_uuid();
     let terms = identity::terms_in(tx).await?;
     let Some(scenario) = scenarios::read_in(tx, scenario).await? else { return Ok(Requested::NoScenario) };
+    // Asked only where a switch matters, and then in this transaction: what it says is what holds.
+    if is_simulated(scenario.input.get()) && !flags::entitlements(tx, terms.plan).await?.allow(Flag::Uncertainty) {
+        return Ok(Requested::SwitchedOff(Flag::Uncertainty));
+    }
     let period = i32::try_from(terms.period.index).map_err(|_| StoreError::Corrupt { what: "period index" })?;
-    if !take_quota(tx, period, terms.plan.forecast_cap()).await? {
-        let cap = terms.plan.included_forecasts();
+    let cap = terms.plan.included_forecasts();
+    let admitted = take_quota(tx, period, Some(cap)).await?
+        // Beyond the included ones each is charged: only what plan and switch both allow.
+        || flags::entitlements(tx, terms.plan).await?.allow(Flag::Overage) && take_quota(tx, period, None).await?;
+    if !admitted {
         return Ok(Requested::QuotaExceeded { plan: terms.plan, cap });
     }
     let query = sqlx::query_as(
@@ -137,6 +146,15 @@ pub(crate) async fn take_quota_now(tx: &mut TenantTx) -> Result<Result<i32, Requ
         return Ok(Err(Requested::QuotaExceeded { plan: terms.plan, cap }));
     }
     Ok(Ok(period))
+}
+
+/// Whether an input asks for simulated paths; one that does not read is taken to.
+fn is_simulated(input: &str) -> bool {
+    #[derive(Deserialize)]
+    struct Block {
+        uncertainty: Option<serde::de::IgnoredAny>,
+    }
+    serde_json::from_str::<Block>(input).map_or(true, |input| input.uncertainty.is_some())
 }
 
 /// Counts one more request in a period, unless the cap is reached: check and count are one statement.

@@ -16,6 +16,7 @@ pub mod dashboard;
 pub mod dunning;
 pub mod error;
 pub mod events;
+pub mod flags;
 pub mod forecast_control;
 pub mod forecasts;
 pub mod idempotency;

@@ -152,6 +152,7 @@ pub(super) fn accepted(requested: Requested) -> Result<Reply, ApiError> {
             Ok(Reply::json(StatusCode::ACCEPTED, &Forecast::from(*forecast)).location(location))
         }
         Requested::NoScenario => Err(ApiError::not_found()),
+        Requested::SwitchedOff(flag) => Err(ApiError::switched_off(flag)),
         Requested::QuotaExceeded { plan, cap } => {
             let upgrade = plan.upgrade().map_or("a larger plan", Plan::as_str);
             Err(ApiError::new(StatusCode::PAYMENT_REQUIRED, "quota_exceeded").detail(format!(

@@ -9,6 +9,7 @@ pub(crate) mod calculators;
 mod credit_notes;
 mod dashboard;
 mod email_verification;
+mod flags;
 mod forecast_control;
 mod forecast_events;
 mod forecasts;
@@ -93,6 +94,7 @@ pub(crate) fn of_right(right: Right) -> OpenApiRouter<AppState> {
             .routes(routes!(calculators::amortisation))
             .routes(routes!(dashboard::read))
             .routes(routes!(plan::read))
+            .routes(routes!(flags::read))
             .routes(routes!(usage::read))
             .routes(routes!(invoices::list))
             .routes(routes!(invoices::read))

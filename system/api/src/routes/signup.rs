@@ -4,7 +4,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use chrono_tz::Tz;
 use forecastle_domain::{
-    CredentialError, Currency, Email, Password, PaymentToken, Plan, SessionId, TenantId, TokenPurpose, UserId,
+    CredentialError, Currency, Email, LaunchPhase, Password, PaymentToken, Plan, SessionId, TenantId, TokenPurpose, UserId,
 };
 use forecastle_store::identity::{self, EMAIL_CONSTRAINT, NewTenant};
 use forecastle_store::sessions;
@@ -16,6 +16,7 @@ use super::answers::{Tokens, fresh_secret};
 use crate::detached::detached;
 use crate::error::{ApiError, FieldProblem, Problem};
 use crate::extract::{Fields, JsonBody};
+use crate::invitation::CODE_LENGTH_MAX;
 use crate::product_events;
 use crate::reply::Reply;
 use crate::state::AppState;
@@ -48,6 +49,9 @@ pub(crate) struct SignUp {
     tax_rate_ppm: Option<i64>,
     /// The payment provider's token; required for a paid plan.
     payment_token: Option<String>,
+    /// While customers are taken by invitation.
+    #[schema(max_length = 100)]
+    invitation_code: Option<String>,
 }
 
 struct Accepted {
@@ -60,19 +64,26 @@ struct Accepted {
     zone: Tz,
     tax_rate_ppm: i64,
     payment_token: Option<String>,
+    invitation_code: Option<String>,
 }
 
 /// Make a tenant and its owner, and sign the owner in.
 #[utoipa::path(post, path = "/v1/signup", tag = "auth", request_body = SignUp, responses(
     (status = 201, body = Tokens),
     (status = 400, body = Problem, content_type = "application/problem+json", description = "The body is not JSON."),
-    (status = 403, body = Problem, content_type = "application/problem+json", description = "No more customers for now."),
+    (status = 403, body = Problem, content_type = "application/problem+json", description = "No more customers for now, or only invited ones."),
     (status = 409, body = Problem, content_type = "application/problem+json", description = "The address is taken."),
     (status = 422, body = Problem, content_type = "application/problem+json", description = "Fields are wrong."),
 ))]
 pub(crate) async fn sign_up(State(state): State<AppState>, JsonBody(body): JsonBody) -> Result<Reply, ApiError> {
     let accepted = accept(&body)?;
-    if let Some(cap) = state.config.customer_cap
+    if state.config.launch_phase.is_some_and(LaunchPhase::needs_invitation)
+        && !state.config.invited.admits(&accepted.email, accepted.invitation_code.as_deref())
+    {
+        return Err(ApiError::new(StatusCode::FORBIDDEN, "invitation_required")
+            .detail("Customers are taken by invitation at the moment."));
+    }
+    if let Some(cap) = state.config.customers_max()
         && identity::tenants_count(&state.db).await? >= cap
     {
         return Err(cap_reached());
@@ -109,7 +120,7 @@ async fn store(state: &AppState, accepted: Accepted, password_hash: String) -> R
     }
     let config = &state.config;
     // Asked before as well, so that nobody's password is hashed for nothing; only here does it hold.
-    if let Some(cap) = config.customer_cap
+    if let Some(cap) = config.customers_max()
         && identity::tenants_count_locked(&mut tx).await? > cap
     {
         return Err(cap_reached());
@@ -142,12 +153,24 @@ fn accept(body: &[u8]) -> Result<Accepted, ApiError> {
         let message = "is required for a paid plan";
         fields.problem(FieldProblem::new("/payment_token", "required", message));
     }
+    let invitation_code = fields.optional_text("invitation_code", CODE_LENGTH_MAX);
     fields.finish()?;
     let read = (email, password, plan, currency, zone);
     let (Some(email), Some(password), Some(plan), Some(currency), Some(zone)) = read else {
         return Err(ApiError::internal("a refused field was not noted"));
     };
-    Ok(Accepted { organization, name, email, password, plan, currency, zone, tax_rate_ppm, payment_token })
+    Ok(Accepted {
+        organization,
+        name,
+        email,
+        password,
+        plan,
+        currency,
+        zone,
+        tax_rate_ppm,
+        payment_token,
+        invitation_code,
+    })
 }
 
 /// Null and an empty string are none.

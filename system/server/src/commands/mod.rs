@@ -3,6 +3,7 @@
 pub(crate) mod alert;
 pub(crate) mod bill;
 pub(crate) mod compute;
+pub(crate) mod flag;
 pub(crate) mod mail;
 pub(crate) mod migrate;
 pub(crate) mod openapi;

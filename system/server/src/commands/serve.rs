@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
-use forecastle_api::{ApiConfig, KeySet, Limits, MailConfig, Rate, StreamLimits};
+use forecastle_api::{ApiConfig, Invited, KeySet, Limits, MailConfig, Rate, StreamLimits};
 use forecastle_billing::{Provider, WebhookSecrets};
 use forecastle_store::login_role;
 use forecastle_store::mail_tokens::MailTokenKey;
@@ -43,6 +43,9 @@ fn config(args: &ServeArgs) -> anyhow::Result<ApiConfig> {
     let mut config = ApiConfig::new(args.db.options(&args.instance, POOL_MAX), args.redis.options(), keys);
     config.replicas = args.replicas.options().map_err(anyhow::Error::msg).context("read --replica-url")?;
     config.customer_cap = args.customer_cap;
+    config.launch_phase = args.launch_phase;
+    config.invited =
+        Invited::new(&args.invited_emails, &args.invitation_codes).context("read the list of the invited")?;
     config.access_ttl = Duration::from_secs(args.access_ttl_s);
     config.refresh_ttl = Duration::from_secs(args.refresh_ttl_s);
     config.session_ttl = Duration::from_secs(args.session_ttl_s);
