@@ -4,7 +4,8 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use chrono_tz::Tz;
 use forecastle_domain::{
-    CredentialError, Currency, Email, LaunchPhase, Password, PaymentToken, Plan, SessionId, TenantId, TokenPurpose, UserId,
+    CredentialError, Currency, Email, LaunchPhase, Password, PaymentToken, Plan, SessionId, TenantId, TokenPurpose,
+    UserId,
 };
 use forecastle_store::identity::{self, EMAIL_CONSTRAINT, NewTenant};
 use forecastle_store::sessions;
