@@ -48,6 +48,8 @@ impl Command {
             Self::Alert(args) => &args.instance,
             Self::Migrate(_) => "migrate",
             Self::Seed(_) => "seed",
+            Self::Compute(_) => "compute",
+            Self::Flag(_) => "flag",
             Self::Openapi => "openapi",
         }
     }
