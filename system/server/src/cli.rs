@@ -457,10 +457,10 @@ pub(crate) struct MailArgs {
 #[derive(Args)]
 pub(crate) struct ComputeArgs {
     /// npv, pmt, pv, fv, nper, mirr, irr, percentile or amortisation; a forecast if absent.
-    #[arg(long)]
+    #[arg(long, env = "FORECASTLE_CALCULATOR")]
     pub(crate) calculator: Option<Calculator>,
     /// Threads of one forecast; the result does not depend on it.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, env = "FORECASTLE_THREADS", default_value_t = 1)]
     pub(crate) threads: usize,
 }
 
