@@ -56,6 +56,9 @@ def fv(rng):
 
 def nper(rng):
     terms = annuity(rng, "pmt", "pv", "fv")
+    if float(terms["rate"]) == 0:
+        # Its documentation says fv + pv + pmt × nper = 0; release 1.0.0 turns the sign of fv around instead.
+        return terms, -(float(terms["fv"]) + float(terms["pv"])) / float(terms["pmt"])
     with numpy.errstate(all="ignore"):
         value = numpy_financial.nper(per_period(terms), float(terms["pmt"]), float(terms["pv"]), float(terms["fv"]), terms["when"])
     return terms, float(value)
