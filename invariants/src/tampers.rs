@@ -156,6 +156,20 @@ pub const ALL: &[Tamper] = &[
     tamper("a charge is not written down", &[BILLING], "charge_not_recorded", |s| {
         state(s).payments[0].state = "unknown".to_owned();
     }),
+    tamper("a charged card is said to have declined, and is tried again", &[BILLING], "payment_doubled", |s| {
+        let mut declined = state(s).payments[0].clone();
+        (declined.payment_id, declined.idempotency_key) = (id(8, 99), "another".to_owned());
+        (declined.state, declined.provider_charge_id) = ("failed".to_owned(), None);
+        state(s).payments.push(declined);
+    }),
+    tamper("what a good customer owes is forgiven", &[BILLING], "posting_of_nothing", |s| {
+        let mut entries = state(s).ledger_entries[..2].to_vec();
+        for entry in &mut entries {
+            (entry.posting_kind, entry.posting_ref) = ("credit_note".to_owned(), id(9, 99));
+            (entry.debit_minor, entry.credit_minor) = (entry.credit_minor.min(1), entry.debit_minor.min(1));
+        }
+        state(s).ledger_entries.extend(entries);
+    }),
     tamper("the ledger does not balance", &[BILLING], "ledger_unbalanced", |s| {
         state(s).ledger_entries[0].debit_minor += 1;
     }),

@@ -86,10 +86,11 @@ impl Side<'_> {
     fn judge_payments(&self, found: &mut Finding) {
         let succeeded: Vec<&&PaymentRow> =
             self.payments.iter().filter(|payment| payment.state == "succeeded").collect();
-        // Declined ones took nothing, and each is followed by another under a key of its own.
-        let open = self.payments.iter().filter(|payment| payment.state != "failed").count();
-        if open > 1 {
-            self.breach("payment_doubled", "has more than one payment", "1", &open.to_string(), found);
+        // A card that never pays is tried again, each time under a key of its own; any other card has one try.
+        let is_declined = |payment: &PaymentRow| self.tenant.payment_declines && payment.state == "failed";
+        let tries = self.payments.iter().filter(|payment| !is_declined(payment)).count();
+        if tries > 1 {
+            self.breach("payment_doubled", "has more than one payment", "1", &tries.to_string(), found);
         }
         if self.charges.is_empty() && (!succeeded.is_empty() || self.invoice.state == "paid") {
             self.breach("paid_without_charge", "counts as paid", "a charge in the provider's book", "none", found);

@@ -28,9 +28,10 @@ pub(super) fn judge(case: &Case<'_>, found: &mut Finding) {
             posting.currencies.push(&entry.currency);
         }
     }
-    for ((_, kind, _), posting) in &mut postings {
-        // Judged for balance alone: what they correct is judged by its own posting.
-        posting.is_used = is_correction(kind);
+    for ((tenant, kind, _), posting) in &mut postings {
+        // Only a card that never pays gives cause for a correction in a run; what it corrects has a posting of its own.
+        let has_cause = case.rows.tenants.get(*tenant).is_some_and(|row| row.payment_declines);
+        posting.is_used = has_cause && is_correction(kind);
     }
     for ((tenant, kind, reference), posting) in &postings {
         found.saw_many("postings", 1);

@@ -174,6 +174,19 @@ fn a_declined_card_is_not_a_missed_charge() {
         (payment.state, payment.provider_charge_id) = ("failed".to_owned(), None);
         specimen.final_state.ledger_entries.retain(|entry| entry.posting_ref != payment.payment_id);
     }
+    // Tried again under another key, then written off: two balanced lines beside the issue's own posting.
+    let state = &mut specimen.final_state;
+    let mut again =
+        state.payments.iter().find(|payment| mine.contains(&payment.invoice_id)).expect("a payment").clone();
+    (again.payment_id, again.idempotency_key) = (id(8, 99), "the next step's".to_owned());
+    let mut lines: Vec<_> = state.ledger_entries.iter().filter(|e| e.posting_ref == mine[0]).take(2).cloned().collect();
+    assert_eq!(lines.len(), 2, "an issued invoice has a debit and a credit at least");
+    for line in &mut lines {
+        line.posting_kind = "written_off".to_owned();
+        (line.debit_minor, line.credit_minor) = (line.credit_minor.min(1), line.debit_minor.min(1));
+    }
+    state.payments.push(again);
+    state.ledger_entries.extend(lines);
     assert_clean(specimen);
 }
 
