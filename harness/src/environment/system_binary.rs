@@ -12,8 +12,6 @@ use tokio::process::Command;
 use super::file_digest::sha256_of_file;
 use super::log_tail::last_lines;
 
-/// Package that holds the binary.
-const PACKAGE: &str = "forecastle-server";
 /// Name of the binary.
 const BINARY: &str = "forecastle";
 
@@ -27,7 +25,8 @@ pub struct SystemBinary {
 }
 
 /// Builds in `workspace` with `CARGO` (or `cargo`) and gives the path of the executable as cargo
-/// reports it. `target_folder` is where a changed copy of the workspace builds; none means cargo's own. A copy needs one
+/// reports it. The whole workspace is selected, as by `cargo nextest run`: features are unified over what is selected,
+/// and a narrower choice would compile most dependencies a second time. `target_folder` is where a changed copy of the workspace builds; none means cargo's own. A copy needs one
 /// of its own, dependencies included: cargo names what it compiles by the path inside the workspace, so two copies that
 /// share a folder take each other's crates for their own.
 ///
@@ -37,7 +36,7 @@ pub async fn build(workspace: &Path, target_folder: Option<&Path>) -> Result<Pat
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(&cargo);
     command
-        .args(["build", "--locked", "--package", PACKAGE, "--bin", BINARY])
+        .args(["build", "--locked", "--workspace", "--bin", BINARY])
         .arg("--message-format=json-render-diagnostics")
         .current_dir(workspace)
         .stdin(Stdio::null())
