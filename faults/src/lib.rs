@@ -5,6 +5,7 @@
 //! proves itself by what it reads from the target, never by what it asked for.
 
 pub mod blast_radius;
+pub mod catalogue;
 pub mod fault;
 pub mod network;
 pub mod open_faults;
@@ -15,6 +16,7 @@ pub mod schedule;
 pub mod toxid;
 
 pub use blast_radius::{BlastRadius, Grant, OutsideRadius, Target};
+pub use catalogue::FaultRow;
 pub use fault::{BoxFuture, ControlError, Fault, FaultState, HealError, InstallError, Proof, ProofError, Tolerance};
 pub use network::{ProxySpec, ProxyView, Stream, ToxiClient, ToxiError, Toxic, ToxicView};
 pub use open_faults::{FaultId, HealReport, OpenFaults};

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
-use nogo_faults::{DrawPlan, FaultChoice, ParamValue, Schedule, Tolerance};
+use nogo_faults::{DrawPlan, FaultChoice, FaultRow, ParamValue, Schedule, catalogue};
 use rand::Rng as _;
 use serde::{Deserialize, Serialize};
 
@@ -32,80 +32,6 @@ pub const SUITES: &[Suite] = &[Suite {
     load_ms: 55_000,
     faults: &["pool-exhaustion", "redis-loss", "worker-crash"],
 }];
-
-/// A fault as a suite may ask for it.
-#[derive(Debug, Clone, Copy)]
-pub struct FaultRow {
-    /// Name on the command line and in the schedule.
-    pub name: &'static str,
-    /// Kind in the history.
-    pub kind: &'static str,
-    /// Possible victims.
-    pub targets: &'static [&'static str],
-    /// The harm.
-    pub what: &'static str,
-    /// How it is known to be in place.
-    pub control_proof: &'static str,
-    /// How it is known to be felt.
-    pub effect_proof: &'static str,
-    /// Engines that can do it.
-    pub engines: &'static [&'static str],
-    /// How much harm a correct system may show.
-    pub tolerance: Tolerance,
-}
-
-/// Every fault.
-///
-/// The goodput floors are shares of what was offered. With all writers of scenarios and jobs blocked, reads by cache
-/// and by rows nobody locks must go on until the pool is full of waiters: a tenth is what a cache alone can answer.
-/// Redis lost must be felt in latency, not in answers. One worker of two killed leaves the API untouched.
-pub const FAULTS: &[FaultRow] = &[
-    FaultRow {
-        name: "pool-exhaustion",
-        kind: "pool_exhaustion",
-        targets: &["postgres"],
-        what: "every connection the server has left is taken and held, and writers of scenarios and jobs wait for locks",
-        control_proof: "pg_stat_activity and pg_locks: our sessions hold, the system's wait",
-        effect_proof: "/readyz of an API, which takes a connection from the same pool, fails or takes over 750 ms",
-        engines: &["docker", "process"],
-        tolerance: Tolerance { goodput_ratio_min: 0.10, outage_ms_max: 8_000, recover_ms_max: 15_000 },
-    },
-    FaultRow {
-        name: "redis-loss",
-        kind: "redis_loss",
-        targets: &["redis"],
-        what: "Redis is killed, and started again with nothing in it",
-        control_proof: "its process or container is gone and its address refuses; later another run id with no keys",
-        effect_proof: "PING through the API's own link fails",
-        engines: &["docker", "process"],
-        tolerance: Tolerance { goodput_ratio_min: 0.80, outage_ms_max: 3_000, recover_ms_max: 15_000 },
-    },
-    FaultRow {
-        name: "worker-crash",
-        kind: "worker_crash",
-        targets: &["worker-1", "worker-2"],
-        what: "a worker gets SIGKILL while it holds a job, and is started again at the end of the window",
-        control_proof: "pid and start time are gone from /proc",
-        effect_proof: "the job it held stands running under its name with nobody to extend the lease",
-        engines: &["docker", "process"],
-        tolerance: Tolerance { goodput_ratio_min: 0.95, outage_ms_max: 2_000, recover_ms_max: 20_000 },
-    },
-    FaultRow {
-        name: "placebo",
-        kind: "placebo",
-        targets: &["redis"],
-        what: "requested and never done: a run that asks for it must end inconclusive",
-        control_proof: "none, which is the point",
-        effect_proof: "none",
-        engines: &["docker", "process"],
-        tolerance: Tolerance { goodput_ratio_min: 0.95, outage_ms_max: 1_000, recover_ms_max: 1_000 },
-    },
-];
-
-/// The row of a fault by its name.
-pub fn fault_row(name: &str) -> Option<&'static FaultRow> {
-    FAULTS.iter().find(|row| row.name == name)
-}
 
 /// How many of each process, and how each is set.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -214,8 +140,8 @@ fn requested_faults(flag: Option<&str>, suite: &Suite) -> Result<Vec<&'static Fa
     };
     let mut rows = Vec::new();
     for name in names {
-        let row = fault_row(name).ok_or_else(|| {
-            let known: Vec<&str> = FAULTS.iter().map(|row| row.name).collect();
+        let row = catalogue::find(name).ok_or_else(|| {
+            let known: Vec<&str> = catalogue::all().map(|row| row.name).collect();
             EndsWith::usage(format!("no fault '{name}': there is {}, or none", known.join(", ")))
         })?;
         if rows.iter().any(|present: &&FaultRow| present.name == row.name) {

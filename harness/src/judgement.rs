@@ -14,9 +14,9 @@ use nogo_invariants::{floors, laws, report};
 use sha2::{Digest as _, Sha256};
 
 use crate::exit_code::EndsWith;
-use crate::experiment::fault_row;
 use crate::report::{junit, page};
 use crate::run_directory::{Manifest, RunDirectory, SEALED_FILES, file_sha256, pretty_json};
+use nogo_faults::catalogue;
 
 /// Lines of witnesses kept beside the verdict, per law.
 const EVIDENCE_MAX: usize = 50;
@@ -131,7 +131,7 @@ fn facts(manifest: &Manifest, history_sha256: String) -> Facts {
         faults_requested: manifest
             .faults_requested
             .iter()
-            .map(|name| fault_row(name).map_or(name.clone(), |row| row.kind.to_owned()))
+            .map(|name| catalogue::find(name).map_or(name.clone(), |row| row.kind.to_owned()))
             .collect(),
         partial: !manifest.complete,
         settings: manifest.settings.clone(),

@@ -2,9 +2,10 @@
 
 use super::output;
 use anyhow::Result;
+use nogo_faults::catalogue;
 use nogo_harness::cli::{Cli, Listing};
 use nogo_harness::exit_code::ExitCode;
-use nogo_harness::experiment::{FAULTS, SUITES};
+use nogo_harness::experiment::SUITES;
 use nogo_harness::run_directory::{RunDirectory, stored_runs};
 use nogo_invariants::floors;
 use nogo_invariants::laws;
@@ -55,8 +56,7 @@ fn suites() -> Vec<Value> {
 }
 
 fn faults() -> Vec<Value> {
-    FAULTS
-        .iter()
+    catalogue::all()
         .map(|row| {
             json!({
                 "fault": row.name, "what": row.what, "targets": row.targets, "control_proof": row.control_proof,

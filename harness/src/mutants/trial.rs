@@ -12,7 +12,7 @@ use super::catalogue::{Catalogue, Mutant};
 use super::scratch::Scratch;
 use crate::environment::system_binary;
 use crate::exit_code::ExitCode;
-use crate::experiment::fault_row;
+use nogo_faults::catalogue;
 
 /// Seconds of load under one mutant without faults: enough for every law to have a chance.
 const LOAD_S_CALM: u64 = 25;
@@ -136,7 +136,7 @@ impl Bench {
 
     async fn run(&self, binary: &Path, mutant: &Mutant, trial: &mut Trial) -> Result<()> {
         let faults = mutant.fault.as_str();
-        if faults != "none" && faults.split(',').any(|name| fault_row(name).is_none()) {
+        if faults != "none" && faults.split(',').any(|name| catalogue::find(name).is_none()) {
             bail!("{}: the table asks for an unknown fault '{faults}'", mutant.id);
         }
         let load_s = if faults == "none" { LOAD_S_CALM } else { LOAD_S_FAULT };

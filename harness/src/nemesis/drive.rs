@@ -6,16 +6,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use nogo_faults::{FaultId, OpenFaults, Schedule, Step};
+use nogo_faults::{FaultId, OpenFaults, Schedule, Step, catalogue};
 use nogo_invariants::history::{FaultEvent, FaultState, Proof, ProofKind};
 use sqlx::PgPool;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::effect::EffectProbe;
-use super::planting::{Planted, plant};
+use super::planting::{Planted, Site, plant};
 use crate::environment::topology::Topology;
-use crate::experiment::{Limits, fault_row};
+use crate::experiment::Limits;
 use crate::recorder::Recorder;
 use crate::workload::Load;
 
@@ -57,7 +57,8 @@ impl Nemesis {
     /// Records every step as planned; call before the load begins.
     pub fn announce(&self, schedule: &Schedule) {
         for (index, step) in schedule.steps.iter().enumerate() {
-            let floor = fault_row(&step.fault).map(|row| (row.tolerance.goodput_ratio_min * 100.0).round() as u64);
+            let floor =
+                catalogue::find(&step.fault).map(|row| (row.tolerance.goodput_ratio_min * 100.0).round() as u64);
             let mut event = event(&named(index, step), FaultState::Planned, Vec::new(), None);
             event.goodput_floor_percent = floor;
             self.recorder.fault(event);
@@ -95,8 +96,8 @@ impl Nemesis {
         let named = named(index, step);
         let mut realised = step.clone();
         self.recorder.fault(event(&named, FaultState::Requested, Vec::new(), None));
-        let planted = plant(step, index + 1, &self.topology, &self.load, &self.reader).await;
-        let Planted { row, fault, radius, mut probe } = match planted {
+        let site = Site { step, number: index + 1, topology: &self.topology, load: &self.load, reader: &self.reader };
+        let Planted { row, fault, radius, mut probe } = match plant(&site).await {
             Ok(planted) => planted,
             Err(error) => {
                 self.failed(&named, &format!("{error:#}"));
@@ -201,7 +202,7 @@ impl Nemesis {
 }
 
 fn named(index: usize, step: &Step) -> Named<'_> {
-    let kind = fault_row(&step.fault).map_or(step.fault.as_str(), |row| row.kind);
+    let kind = catalogue::find(&step.fault).map_or(step.fault.as_str(), |row| row.kind);
     Named { id: format!("F{}", index + 1), kind, target: &step.target }
 }
 

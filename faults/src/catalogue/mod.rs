@@ -1,0 +1,63 @@
+//! Every fault there is, a row each: what it does, how it is proven, on which engines, and how much harm is tolerated.
+//!
+//! A row for each fault and a fault for each row: the harness plants by the name, `nogo list faults` prints these. The
+//! goodput floors are shares of what was offered, so that a system that refuses everybody never passes.
+
+use crate::fault::Tolerance;
+
+mod placebo;
+mod postgres;
+mod process;
+mod redis;
+
+/// A fault as a suite may ask for it.
+#[derive(Debug, Clone, Copy)]
+pub struct FaultRow {
+    /// Name on the command line and in the schedule.
+    pub name: &'static str,
+    /// Kind in the history.
+    pub kind: &'static str,
+    /// Possible victims.
+    pub targets: &'static [&'static str],
+    /// The harm.
+    pub what: &'static str,
+    /// How it is known to be in place.
+    pub control_proof: &'static str,
+    /// How it is known to be felt.
+    pub effect_proof: &'static str,
+    /// Engines that can do it.
+    pub engines: &'static [&'static str],
+    /// How much harm a correct system may show.
+    pub tolerance: Tolerance,
+}
+
+/// Every row, by family.
+pub fn all() -> impl Iterator<Item = &'static FaultRow> {
+    [postgres::ROWS, redis::ROWS, process::ROWS, placebo::ROWS].into_iter().flatten()
+}
+
+/// The row of a fault by its name.
+#[must_use]
+pub fn find(name: &str) -> Option<&'static FaultRow> {
+    all().find(|row| row.name == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn names_and_kinds_are_unique_and_every_row_can_be_asked_for_and_judged() {
+        let names: BTreeSet<_> = all().map(|row| row.name).collect();
+        let kinds: BTreeSet<_> = all().map(|row| row.kind).collect();
+        assert_eq!((names.len(), kinds.len()), (all().count(), all().count()));
+        for row in all() {
+            assert!(!row.targets.is_empty() && !row.engines.is_empty(), "{} has no victim or no engine", row.name);
+            let tolerance = row.tolerance;
+            assert!((0.0..=1.0).contains(&tolerance.goodput_ratio_min), "{}: {tolerance:?}", row.name);
+            assert!(tolerance.recover_ms_max > 0, "{}: {tolerance:?}", row.name);
+        }
+    }
+}
