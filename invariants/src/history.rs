@@ -678,6 +678,9 @@ pub struct FaultEvent {
     /// With `planned`: least share of operations sent in the window that must succeed, per cent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub goodput_floor_percent: Option<u64>,
+    /// With `planned`: longest stretch of the window in which nothing need succeed, milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outage_ms_max: Option<u64>,
     /// For a reader.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,

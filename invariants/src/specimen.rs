@@ -170,6 +170,7 @@ impl Specimen {
                     state,
                     proofs: kinds.iter().map(proof).collect(),
                     goodput_floor_percent: (state == FaultState::Planned).then_some(50),
+                    outage_ms_max: (state == FaultState::Planned).then_some(1_500),
                     detail: None,
                 }));
             }

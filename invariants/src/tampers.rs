@@ -372,6 +372,16 @@ pub const ALL: &[Tamper] = &[
             becomes(s, op, Completion { retry_after: true, ..no(503) });
         }
     }),
+    tamper("under a fault nothing succeeds for longer than it allows", &["faults.landed"], "outage_too_long", |s| {
+        for n in 0..s.history.len() {
+            if let Event::Ok(end) = &s.history[n]
+                && (31_450_000_000..33_050_000_000u64).contains(&end.t_ns)
+            {
+                let op = end.op;
+                becomes(s, op, Completion { retry_after: true, ..no(503) });
+            }
+        }
+    }),
 ];
 
 fn state(s: &mut Specimen) -> &mut FinalState {

@@ -62,8 +62,8 @@ fn faults() -> Vec<Value> {
                 "fault": row.name, "what": row.what, "targets": row.targets, "control_proof": row.control_proof,
                 "effect_proof": row.effect_proof, "engines": row.engines,
                 "tolerance": format!(
-                    "goodput at least {:.0} % of offered, recovered within {} ms; longest outage {} ms, declared and not yet judged",
-                    row.tolerance.goodput_ratio_min * 100.0, row.tolerance.recover_ms_max, row.tolerance.outage_ms_max
+                    "goodput at least {:.0} % of offered, no outage over {} ms, recovered within {} ms",
+                    row.tolerance.goodput_ratio_min * 100.0, row.tolerance.outage_ms_max, row.tolerance.recover_ms_max
                 ),
             })
         })

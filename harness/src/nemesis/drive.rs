@@ -57,10 +57,10 @@ impl Nemesis {
     /// Records every step as planned; call before the load begins.
     pub fn announce(&self, schedule: &Schedule) {
         for (index, step) in schedule.steps.iter().enumerate() {
-            let floor =
-                catalogue::find(&step.fault).map(|row| (row.tolerance.goodput_ratio_min * 100.0).round() as u64);
+            let tolerance = catalogue::find(&step.fault).map(|row| row.tolerance);
             let mut event = event(&named(index, step), FaultState::Planned, Vec::new(), None);
-            event.goodput_floor_percent = floor;
+            event.goodput_floor_percent = tolerance.map(|bound| (bound.goodput_ratio_min * 100.0).round() as u64);
+            event.outage_ms_max = tolerance.map(|bound| bound.outage_ms_max);
             self.recorder.fault(event);
         }
     }
@@ -216,6 +216,7 @@ fn event(named: &Named<'_>, state: FaultState, proofs: Vec<Proof>, detail: Optio
         state,
         proofs,
         goodput_floor_percent: None,
+        outage_ms_max: None,
         detail,
     }
 }

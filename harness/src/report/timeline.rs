@@ -195,6 +195,7 @@ mod tests {
                 state,
                 proofs: Vec::new(),
                 goodput_floor_percent: None,
+                outage_ms_max: None,
                 detail: None,
             })
         };

@@ -2,13 +2,13 @@
 //!
 //! A fault counts as landed with a control proof and an effect proof, both seen while it was
 //! installed, and as recovered with a proof of that. Anything less makes the run inconclusive. The
-//! goodput floor that a fault declares is a law: refusing everybody is no way to pass.
+//! goodput floor and the longest outage that a fault declares are laws: refusing everybody is no way to pass.
 
 use std::collections::BTreeSet;
 
 use crate::checker::{Breach, Case, Checker, Finding};
 use crate::history::{F, FaultEvent, FaultState, Phase, ProofKind};
-use crate::timeline::Window;
+use crate::timeline::{Op, Window};
 
 /// Operations in a window below which its goodput says nothing.
 const GOODPUT_SAMPLES_MIN: u64 = 20;
@@ -22,7 +22,7 @@ impl Checker for FaultsLanded {
     }
 
     fn what(&self) -> &'static str {
-        "every requested fault was observed by control and by effect, recovered, and left its goodput floor"
+        "every requested fault was observed by control and by effect, recovered, left its goodput floor, and stopped nothing for too long"
     }
 
     fn check(&self, case: &Case<'_>) -> Finding {
@@ -46,6 +46,7 @@ impl Checker for FaultsLanded {
         }
         for window in &case.timeline.windows {
             judge_goodput(case, window, &mut found);
+            judge_outage(case, window, &mut found);
         }
         found
     }
@@ -78,19 +79,24 @@ fn landing(events: &[&FaultEvent]) -> Result<u64, String> {
     Ok(bitten_ns.into_iter().max().unwrap_or(installed.t_ns))
 }
 
+/// Operations of the load that were meant to be answered: not those that a client gave up, nor the probes.
+fn load_of<'a>(case: &'a Case<'_>) -> impl Iterator<Item = &'a Op<'a>> {
+    case.timeline.ops.values().filter(|op| {
+        op.invoke.phase == Phase::Load
+            && !matches!(op.f(), F::AuthProbe | F::Foreign | F::Absent | F::Health)
+            && !op.was_given_up()
+    })
+}
+
 fn judge_goodput(case: &Case<'_>, window: &Window<'_>, found: &mut Finding) {
     let events = &case.timeline.faults[window.id];
     let Some(floor) = events.iter().find_map(|event| event.goodput_floor_percent) else {
         return;
     };
     let (mut all, mut good) = (0u64, 0u64);
-    for op in case.timeline.ops.values() {
-        let is_load =
-            op.invoke.phase == Phase::Load && !matches!(op.f(), F::AuthProbe | F::Foreign | F::Absent | F::Health);
-        if is_load && !op.was_given_up() && window.contains(op.sent_ns()) {
-            all += 1;
-            good += u64::from(op.is_ok());
-        }
+    for op in load_of(case).filter(|op| window.contains(op.sent_ns())) {
+        all += 1;
+        good += u64::from(op.is_ok());
     }
     if all < GOODPUT_SAMPLES_MIN {
         found.unknown(format!("{} {}: {all} operations in its window are too few", window.id, window.kind));
@@ -102,5 +108,35 @@ fn judge_goodput(case: &Case<'_>, window: &Window<'_>, found: &mut Finding) {
         let actual = format!("{} %", good * 100 / all);
         let breach = Breach::new("goodput_below_its_floor", what, format!("at least {floor} %"), actual);
         found.breach(breach.at(window.end_ns).line(events[0].i));
+    }
+}
+
+/// The longest stretch of the window in which no answer came that was a success.
+fn judge_outage(case: &Case<'_>, window: &Window<'_>, found: &mut Finding) {
+    let events = &case.timeline.faults[window.id];
+    let Some(outage_ms_max) = events.iter().find_map(|event| event.outage_ms_max) else {
+        return;
+    };
+    // Without load there is no outage to see; too few operations are reported with the goodput.
+    let offered = load_of(case).filter(|op| window.contains(op.sent_ns())).count() as u64;
+    if offered < GOODPUT_SAMPLES_MIN {
+        return;
+    }
+    let mut ends: Vec<u64> =
+        load_of(case).filter(|op| op.is_ok() && window.contains(op.ended_ns())).map(|op| op.ended_ns()).collect();
+    ends.push(window.end_ns);
+    ends.sort_unstable();
+    let (mut last_ns, mut longest) = (window.start_ns, (0, window.start_ns));
+    for end_ns in ends {
+        longest = longest.max((end_ns - last_ns, last_ns));
+        last_ns = end_ns;
+    }
+    found.saw("outages_judged", &case.timeline, window.start_ns, window.kind);
+    let (outage_ms, from_ns) = (longest.0 / 1_000_000, longest.1);
+    if outage_ms > outage_ms_max {
+        let what = format!("under {} {} nothing succeeded for {outage_ms} ms", window.id, window.kind);
+        let breach =
+            Breach::new("outage_too_long", what, format!("at most {outage_ms_max} ms"), format!("{outage_ms} ms"));
+        found.breach(breach.at(from_ns).line(events[0].i));
     }
 }
