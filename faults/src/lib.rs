@@ -24,4 +24,4 @@ pub use postgres::{PoolExhaustion, PoolExhaustionConfig};
 pub use process::{MidJobProbe, ProcessControl, ProcessIdentity, ProcessKill, ProcessKillLimits};
 pub use redis::{RedisLoss, RedisLossLimits, ServiceControl};
 pub use schedule::{DrawPlan, FaultChoice, ParamValue, Schedule, ScheduleError, Step};
-pub use toxid::{ToxidHandle, ToxidOptions, ToxidServer};
+pub use toxid::{Accepted, Ending, Inspector, InspectorFactory, Side, ToxidHandle, ToxidOptions, ToxidServer};

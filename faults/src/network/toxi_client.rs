@@ -251,8 +251,7 @@ impl ToxiClient {
             });
         }
         self.hurt().toxics.insert((proxy.to_owned(), name.to_owned()));
-        let by_prescribed = name == toxic.default_name(stream) && !matches!(toxic, Toxic::ResetPeer { .. });
-        if by_prescribed {
+        if name == toxic.default_name(stream) && is_known_to_prescribed(toxic) {
             let proxy = proxy.to_owned();
             self.prescribed(&action, move |client| {
                 let proxy = client.find_proxy(&proxy)?;
@@ -446,14 +445,23 @@ impl Drop for DroppedElsewhere {
     }
 }
 
+fn is_known_to_prescribed(toxic: Toxic) -> bool {
+    !matches!(toxic, Toxic::ResetPeer { .. } | Toxic::Noop | Toxic::Blackhole)
+}
+
 fn add_by_prescribed(proxy: &toxiproxy_rust::proxy::Proxy, stream: Stream, toxic: Toxic, toxicity: f32) {
     let stream = stream.to_string();
     match toxic {
         Toxic::Latency { latency_ms, jitter_ms } => proxy.with_latency(stream, latency_ms, jitter_ms, toxicity),
         Toxic::Bandwidth { rate_kb_per_s } => proxy.with_bandwidth(stream, rate_kb_per_s, toxicity),
+        Toxic::SlowClose { delay_ms } => proxy.with_slow_close(stream, delay_ms, toxicity),
         Toxic::Timeout { timeout_ms } => proxy.with_timeout(stream, timeout_ms, toxicity),
-        // It knows no reset_peer; the caller does not send it here.
-        Toxic::ResetPeer { .. } => proxy,
+        Toxic::Slicer { average_bytes, variation_bytes, delay_us } => {
+            proxy.with_slicer(stream, average_bytes, variation_bytes, delay_us, toxicity)
+        }
+        Toxic::LimitData { bytes } => proxy.with_limit_data(stream, bytes, toxicity),
+        // The caller does not send these here.
+        Toxic::ResetPeer { .. } | Toxic::Noop | Toxic::Blackhole => proxy,
     };
 }
 

@@ -83,6 +83,11 @@ pub enum Toxic {
         /// Kilobytes (1000 bytes) per second; 0 does not cap.
         rate_kb_per_s: u32,
     },
+    /// Holds back the end of the data.
+    SlowClose {
+        /// From the end to its passing on, milliseconds.
+        delay_ms: u32,
+    },
     /// Swallows all data, and closes after a silence.
     Timeout {
         /// Silence after which the connection is closed, milliseconds; 0 never closes.
@@ -93,6 +98,25 @@ pub enum Toxic {
         /// From the first data to the reset, milliseconds.
         timeout_ms: u32,
     },
+    /// Sends data in small pieces.
+    Slicer {
+        /// Mean size of a piece, bytes; 0 does not cut.
+        average_bytes: u32,
+        /// Largest deviation to either side, bytes.
+        variation_bytes: u32,
+        /// Between two pieces, microseconds.
+        delay_us: u32,
+    },
+    /// Closes the connection once this direction has carried so much.
+    LimitData {
+        /// Bytes that still pass, counted for each connection over all updates.
+        bytes: u32,
+    },
+    /// Does nothing: a placebo.
+    Noop,
+    /// Swallows data and the end alike, so that the receiver keeps a half-open connection. Only
+    /// our own server knows it, and only with [`crate::ToxidOptions::blackhole`].
+    Blackhole,
 }
 
 impl Toxic {
@@ -101,8 +125,13 @@ impl Toxic {
         match self {
             Self::Latency { .. } => "latency",
             Self::Bandwidth { .. } => "bandwidth",
+            Self::SlowClose { .. } => "slow_close",
             Self::Timeout { .. } => "timeout",
             Self::ResetPeer { .. } => "reset_peer",
+            Self::Slicer { .. } => "slicer",
+            Self::LimitData { .. } => "limit_data",
+            Self::Noop => "noop",
+            Self::Blackhole => "blackhole",
         }
     }
 
@@ -116,9 +145,13 @@ impl Toxic {
         let value = match *self {
             Self::Latency { latency_ms, jitter_ms } => json!({ "latency": latency_ms, "jitter": jitter_ms }),
             Self::Bandwidth { rate_kb_per_s } => json!({ "rate": rate_kb_per_s }),
-            Self::Timeout { timeout_ms } | Self::ResetPeer { timeout_ms } => {
-                json!({ "timeout": timeout_ms })
+            Self::SlowClose { delay_ms } => json!({ "delay": delay_ms }),
+            Self::Timeout { timeout_ms } | Self::ResetPeer { timeout_ms } => json!({ "timeout": timeout_ms }),
+            Self::Slicer { average_bytes, variation_bytes, delay_us } => {
+                json!({ "average_size": average_bytes, "size_variation": variation_bytes, "delay": delay_us })
             }
+            Self::LimitData { bytes } => json!({ "bytes": bytes }),
+            Self::Noop | Self::Blackhole => json!({}),
         };
         match value {
             Value::Object(map) => map,

@@ -1,10 +1,12 @@
 //! What the API answers when it cannot do as asked, in Toxiproxy's words and statuses.
 
 use axum::{
-    http::{StatusCode, header},
+    http::{HeaderName, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use serde_json::{Value, json};
+
+use super::listen::ListenError;
 
 /// A refusal of the API.
 #[derive(Debug, thiserror::Error)]
@@ -25,10 +27,8 @@ pub(super) enum ApiError {
     ProxyExists,
     #[error("toxic already exists")]
     ToxicExists,
-    #[error("User agent not allowed")]
-    Browser,
-    #[error("{0}")]
-    Listen(std::io::Error),
+    #[error(transparent)]
+    Listen(#[from] ListenError),
 }
 
 impl ApiError {
@@ -39,7 +39,6 @@ impl ApiError {
             }
             Self::ProxyNotFound | Self::ToxicNotFound => StatusCode::NOT_FOUND,
             Self::ProxyExists | Self::ToxicExists => StatusCode::CONFLICT,
-            Self::Browser => StatusCode::FORBIDDEN,
             Self::Listen(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -50,12 +49,17 @@ impl ApiError {
 }
 
 impl IntoResponse for ApiError {
+    /// Errors go out as plain text with a newline, though they are JSON; clients rely on neither.
     fn into_response(self) -> Response {
-        plain(self.status(), &self.body())
+        plain(self.status(), &self.body().to_string())
     }
 }
 
-/// Errors go out as plain text with a newline, though they are JSON; clients rely on neither.
-pub(super) fn plain(status: StatusCode, body: &Value) -> Response {
-    (status, [(header::CONTENT_TYPE, "text/plain; charset=utf-8")], format!("{body}\n")).into_response()
+/// A line of plain text, as the official server's HTTP library writes what it refuses.
+pub(super) fn plain(status: StatusCode, text: &str) -> Response {
+    let headers = [
+        (header::CONTENT_TYPE, "text/plain; charset=utf-8"),
+        (HeaderName::from_static("x-content-type-options"), "nosniff"),
+    ];
+    (status, headers, format!("{text}\n")).into_response()
 }

@@ -67,8 +67,9 @@ impl Chain {
         self.feed(0, Item::Data(bytes, now), now);
     }
 
-    pub(super) fn push_eof(&mut self, now: Instant) {
-        self.feed(0, Item::End(End::Eof), now);
+    /// Nothing is pushed after this.
+    pub(super) fn push_end(&mut self, end: End, now: Instant) {
+        self.feed(0, Item::End(end), now);
     }
 
     /// The next item that has passed every stage.
@@ -181,7 +182,7 @@ mod tests {
         let now = Instant::now();
         let mut chain = Chain::new(origin(0), &[slow(1, 100)], now);
         chain.push(Bytes::from_static(b"last"), now);
-        chain.push_eof(now);
+        chain.push_end(End::Eof, now);
         assert_eq!(chain.pop(now), None);
         let later = now + Duration::from_millis(100);
         assert!(matches!(chain.pop(later), Some(Item::Data(..))));

@@ -1,58 +1,33 @@
 //! Every proxy of a server by name, and what the API does to them.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
-use serde::Deserialize;
 use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     api_error::ApiError,
-    proxy::{Board, Proxy},
+    board::Board,
+    inspector::InspectorFactory,
+    metrics::Metrics,
+    proxy::Proxy,
+    request::{ProxyRequest, ToxicRequest},
     server::ToxidOptions,
     toxic::{Action, ToxicConfig},
 };
 use crate::network::Stream;
 
-/// Listens on a free loopback port when no address is asked for.
-const LISTEN_DEFAULT: &str = "127.0.0.1:0";
-
-/// A proxy as asked for; what is left out stays or takes its default.
-#[derive(Debug, Deserialize)]
-pub(super) struct ProxyRequest {
-    #[serde(default)]
-    pub name: String,
-    #[serde(default)]
-    pub listen: String,
-    #[serde(default)]
-    pub upstream: String,
-    pub enabled: Option<bool>,
-}
-
-/// A toxic as asked for; an update looks at attributes and toxicity only.
-#[derive(Debug, Deserialize)]
-pub(super) struct ToxicRequest {
-    #[serde(default)]
-    pub name: String,
-    #[serde(default, rename = "type")]
-    pub kind: String,
-    #[serde(default)]
-    pub stream: String,
-    pub toxicity: Option<f32>,
-    #[serde(default)]
-    pub attributes: Option<Map<String, Value>>,
-}
-
 /// The proxies of one server.
 pub(super) struct Registry {
     options: ToxidOptions,
     stop: CancellationToken,
+    metrics: Metrics,
     proxies: BTreeMap<String, Proxy>,
 }
 
 impl Registry {
-    pub(super) fn new(options: ToxidOptions, stop: CancellationToken) -> Self {
-        Self { options, stop, proxies: BTreeMap::new() }
+    pub(super) fn new(options: ToxidOptions, stop: CancellationToken, metrics: Metrics) -> Self {
+        Self { options, stop, metrics, proxies: BTreeMap::new() }
     }
 
     pub(super) fn list(&self) -> Map<String, Value> {
@@ -64,29 +39,31 @@ impl Registry {
     }
 
     pub(super) async fn create(&mut self, request: ProxyRequest) -> Result<Value, ApiError> {
+        self.create_inspected(request, None).await
+    }
+
+    /// Inspected from its first connection on.
+    pub(super) async fn create_inspected(
+        &mut self,
+        request: ProxyRequest,
+        inspectors: Option<Arc<dyn InspectorFactory>>,
+    ) -> Result<Value, ApiError> {
         check_fields(&request, "")?;
         if self.proxies.contains_key(&request.name) {
             return Err(ApiError::ProxyExists);
         }
-        self.add(request).await
+        self.add(request, inspectors).await
     }
 
-    /// All are checked before the first is created; one that cannot listen keeps the earlier.
+    /// All are checked before the first is created; one that cannot listen keeps the earlier, and
+    /// if it was to replace another, that one stays and is disabled.
     pub(super) async fn populate(&mut self, requests: Vec<ProxyRequest>) -> Result<Vec<Value>, (ApiError, Vec<Value>)> {
         for (index, request) in requests.iter().enumerate() {
             check_fields(request, &format!(" at proxy {}", index + 1)).map_err(|error| (error, Vec::new()))?;
         }
         let mut shown = Vec::with_capacity(requests.len());
         for request in requests {
-            if let Some(standing) = self.proxies.get_mut(&request.name) {
-                if standing.listen == request.listen && standing.upstream == request.upstream {
-                    shown.push(standing.to_json());
-                    continue;
-                }
-                standing.stop().await;
-                self.proxies.remove(&request.name);
-            }
-            match self.add(request).await {
+            match self.add_or_replace(request).await {
                 Ok(proxy) => shown.push(proxy),
                 Err(error) => return Err((error, shown)),
             }
@@ -94,25 +71,43 @@ impl Registry {
         Ok(shown)
     }
 
+    async fn add_or_replace(&mut self, request: ProxyRequest) -> Result<Value, ApiError> {
+        if let Some(standing) = self.proxies.get_mut(&request.name) {
+            if !standing.differs(&request.listen, &request.upstream).await? {
+                return Ok(standing.to_json());
+            }
+            standing.stop().await;
+        }
+        self.add(request, None).await
+    }
+
     pub(super) async fn update(&mut self, name: &str, request: ProxyRequest) -> Result<Value, ApiError> {
         let stop = self.stop.clone();
         let proxy = self.find_mut(name)?;
         let enable = request.enabled.unwrap_or_else(|| proxy.is_enabled());
-        let moves_listen = !request.listen.is_empty() && request.listen != proxy.listen;
-        let moves_upstream = !request.upstream.is_empty() && request.upstream != proxy.upstream;
-        if moves_listen || moves_upstream || !enable {
+        let listen = if request.listen.is_empty() { proxy.listen.clone() } else { request.listen };
+        let upstream = if request.upstream.is_empty() { proxy.upstream.clone() } else { request.upstream };
+        if proxy.differs(&listen, &upstream).await? {
             proxy.stop().await;
-        }
-        if moves_listen {
-            proxy.listen = request.listen;
-        }
-        if moves_upstream {
-            proxy.upstream = request.upstream;
+            proxy.listen = listen;
+            proxy.upstream = upstream;
         }
         if enable {
-            proxy.start(&stop).await.map_err(ApiError::Listen)?;
+            proxy.start(&stop).await?;
+        } else {
+            proxy.stop().await;
         }
         Ok(proxy.to_json())
+    }
+
+    /// Inspects connections that are accepted from now on, or no longer.
+    pub(super) fn set_inspectors(
+        &self,
+        name: &str,
+        inspectors: Option<Arc<dyn InspectorFactory>>,
+    ) -> Result<(), ApiError> {
+        self.find(name)?.board.set_inspectors(inspectors);
+        Ok(())
     }
 
     pub(super) async fn delete(&mut self, name: &str) -> Result<(), ApiError> {
@@ -125,7 +120,7 @@ impl Registry {
     pub(super) async fn reset(&mut self) -> Result<(), ApiError> {
         let stop = self.stop.clone();
         for proxy in self.proxies.values_mut() {
-            proxy.start(&stop).await.map_err(ApiError::Listen)?;
+            proxy.start(&stop).await?;
             proxy.board.set_toxics(Vec::new()).await;
         }
         Ok(())
@@ -159,7 +154,9 @@ impl Registry {
             "upstream" => Stream::Upstream,
             _ => return Err(ApiError::InvalidStream),
         };
-        let mut action = Action::of_kind(&request.kind).ok_or(ApiError::InvalidToxicType)?;
+        let mut action = Action::of_kind(&request.kind)
+            .filter(|action| self.options.blackhole || *action != Action::Blackhole)
+            .ok_or(ApiError::InvalidToxicType)?;
         let toxic_name = if request.name.is_empty() { format!("{}_{stream}", request.kind) } else { request.name };
         let mut toxics = board.toxics();
         if toxics.iter().any(|standing| standing.name == toxic_name) {
@@ -204,12 +201,16 @@ impl Registry {
         Ok(())
     }
 
-    async fn add(&mut self, request: ProxyRequest) -> Result<Value, ApiError> {
-        let listen = if request.listen.is_empty() { LISTEN_DEFAULT.to_owned() } else { request.listen };
-        let board = Board::new(self.options.seed, &request.name, self.options.reset_live_links);
-        let mut proxy = Proxy::new(request.name, listen, request.upstream, board);
+    async fn add(
+        &mut self,
+        request: ProxyRequest,
+        inspectors: Option<Arc<dyn InspectorFactory>>,
+    ) -> Result<Value, ApiError> {
+        let board = Board::new(&request.name, self.options, self.metrics.clone());
+        board.set_inspectors(inspectors);
+        let mut proxy = Proxy::new(request.name, request.listen, request.upstream, board);
         if request.enabled.unwrap_or(true) {
-            proxy.start(&self.stop).await.map_err(ApiError::Listen)?;
+            proxy.start(&self.stop).await?;
         }
         let shown = proxy.to_json();
         self.proxies.insert(proxy.name.clone(), proxy);

@@ -11,9 +11,14 @@ use bytes::Bytes;
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
-use super::toxic::{Action, ToxicConfig};
+use super::{
+    slices::slice_sizes,
+    toxic::{Action, ToxicConfig},
+};
 
 const LATENCY_CHUNKS_MAX: usize = 1024;
+/// The slicer takes no more data while this many slices wait.
+const SLICES_MAX: usize = 64;
 const BANDWIDTH_BYTES_MAX: usize = 64 * 1024;
 /// The bandwidth toxic sends at most what its rate allows for this long in one piece.
 const BANDWIDTH_PIECE_MS: u64 = 100;
@@ -54,6 +59,12 @@ pub(super) struct Stage {
     due: Option<Instant>,
     /// An end was handed on: whatever comes later is lost.
     ended: bool,
+    /// It has swallowed something, so it must come to its end: the stream has a hole.
+    swallowed: bool,
+    /// What limit_data has let through on this link, over all updates.
+    passed_bytes: u64,
+    /// When the slicer may send again.
+    free_at: Instant,
 }
 
 impl Stage {
@@ -70,6 +81,9 @@ impl Stage {
             queued_bytes: 0,
             due: None,
             ended: false,
+            swallowed: false,
+            passed_bytes: 0,
+            free_at: now,
         };
         stage.restart_silence(now);
         stage
@@ -87,7 +101,13 @@ impl Stage {
         match self.action {
             Action::Latency { .. } => self.queue.len() < LATENCY_CHUNKS_MAX,
             Action::Bandwidth { .. } => self.queued_bytes < BANDWIDTH_BYTES_MAX,
-            Action::Noop | Action::Timeout { .. } | Action::ResetPeer { .. } => true,
+            Action::Slicer { .. } => self.queue.len() < SLICES_MAX,
+            Action::Noop
+            | Action::SlowClose { .. }
+            | Action::Timeout { .. }
+            | Action::ResetPeer { .. }
+            | Action::LimitData { .. }
+            | Action::Blackhole => true,
         }
     }
 
@@ -121,8 +141,23 @@ impl Stage {
             },
             Action::ResetPeer { timeout_ms } => {
                 // The first item pulls the trigger; it and all later ones are lost.
+                self.swallowed = true;
                 self.due = self.due.or(Some(now + millis(timeout_ms)));
             }
+            Action::SlowClose { .. } => match item {
+                Item::Data(..) => return Some(item),
+                Item::End(_) => self.enqueue(item, now),
+            },
+            Action::Slicer { average_bytes, variation_bytes, .. } => match item {
+                Item::Data(mut bytes, read_at) => {
+                    for size in slice_sizes(bytes.len(), average_bytes, variation_bytes, &mut self.rng) {
+                        self.enqueue(Item::Data(bytes.split_to(size), read_at), now);
+                    }
+                }
+                Item::End(_) => self.enqueue(item, now),
+            },
+            Action::LimitData { bytes: limit } => return self.accept_within(limit, item, now),
+            Action::Blackhole => self.swallowed = true,
         }
         None
     }
@@ -136,7 +171,16 @@ impl Stage {
         let item = match self.action {
             Action::Timeout { .. } => Item::End(End::Close),
             Action::ResetPeer { .. } => Item::End(self.blow()),
-            Action::Noop | Action::Latency { .. } | Action::Bandwidth { .. } => {
+            Action::Noop
+            | Action::Latency { .. }
+            | Action::Bandwidth { .. }
+            | Action::SlowClose { .. }
+            | Action::Slicer { .. }
+            | Action::LimitData { .. }
+            | Action::Blackhole => {
+                if let Action::Slicer { delay_us, .. } = self.action {
+                    self.free_at = due + micros(delay_us);
+                }
                 let item = self.dequeue()?;
                 self.schedule_head(due, now);
                 item
@@ -153,20 +197,16 @@ impl Stage {
         }
         self.revision = toxic.revision;
         self.action = toxic.action;
-        let was_active = std::mem::replace(&mut self.active, self.rng.random::<f32>() < toxic.toxicity);
+        self.active = self.rng.random::<f32>() < toxic.toxicity || self.swallowed;
         match self.action {
             Action::Timeout { .. } => {
                 self.restart_silence(now);
                 Vec::new()
             }
-            // Once triggered it has swallowed data, so it must come to its end.
-            Action::ResetPeer { .. } => {
-                self.active |= was_active && self.due.is_some();
-                Vec::new()
-            }
-            Action::Noop | Action::Latency { .. } => self.flush(),
-            Action::Bandwidth { .. } if !self.active => self.flush(),
-            Action::Bandwidth { .. } => {
+            Action::ResetPeer { .. } | Action::LimitData { .. } | Action::Blackhole => Vec::new(),
+            Action::Noop | Action::Latency { .. } | Action::Slicer { .. } => self.flush(),
+            Action::Bandwidth { .. } | Action::SlowClose { .. } if !self.active => self.flush(),
+            Action::Bandwidth { .. } | Action::SlowClose { .. } => {
                 self.schedule_head(now, now);
                 Vec::new()
             }
@@ -181,10 +221,39 @@ impl Stage {
         match self.action {
             // It swallowed data that cannot be had again: the connection is of no more use.
             Action::Timeout { .. } => vec![Item::End(End::Close)],
-            Action::ResetPeer { .. } if self.due.is_some() => vec![Item::End(self.blow())],
-            Action::ResetPeer { .. } => Vec::new(),
-            Action::Noop | Action::Latency { .. } | Action::Bandwidth { .. } => self.flush(),
+            Action::ResetPeer { .. } if self.swallowed => vec![Item::End(self.blow())],
+            // As a host answers that comes back and knows the connection no longer.
+            Action::Blackhole if self.swallowed => vec![Item::End(End::Reset)],
+            Action::ResetPeer { .. } | Action::Blackhole => Vec::new(),
+            Action::Noop
+            | Action::Latency { .. }
+            | Action::Bandwidth { .. }
+            | Action::SlowClose { .. }
+            | Action::Slicer { .. }
+            | Action::LimitData { .. } => self.flush(),
         }
+    }
+
+    /// limit_data: what is within the limit passes; what reaches it is the last.
+    fn accept_within(&mut self, limit: i64, item: Item, now: Instant) -> Option<Item> {
+        let Item::Data(mut bytes, read_at) = item else { return Some(item) };
+        if self.swallowed {
+            return None;
+        }
+        let left = u64::try_from(limit).unwrap_or(0).saturating_sub(self.passed_bytes);
+        let left = usize::try_from(left).unwrap_or(usize::MAX);
+        if bytes.len() < left {
+            self.passed_bytes += bytes.len() as u64;
+            return Some(Item::Data(bytes, read_at));
+        }
+        self.swallowed = true;
+        bytes.truncate(left);
+        self.passed_bytes += bytes.len() as u64;
+        if !bytes.is_empty() {
+            self.enqueue(Item::Data(bytes, read_at), now);
+        }
+        self.enqueue(Item::End(End::Close), now);
+        None
     }
 
     fn blow(&self) -> End {
@@ -222,6 +291,8 @@ impl Stage {
         self.due = self.queue.front().map(|head| match (head, self.action) {
             (Item::Data(_, at), Action::Latency { .. }) => *at,
             (Item::Data(bytes, _), Action::Bandwidth { rate }) => after + sending_time(bytes, rate),
+            (Item::End(_), Action::SlowClose { delay_ms }) => now + millis(delay_ms),
+            (_, Action::Slicer { .. }) => after.max(self.free_at),
             (Item::Data(..) | Item::End(_), _) => now,
         });
     }
@@ -246,6 +317,10 @@ impl Stage {
 
 fn millis(ms: i64) -> Duration {
     Duration::from_millis(u64::try_from(ms).unwrap_or(0))
+}
+
+fn micros(us: i64) -> Duration {
+    Duration::from_micros(u64::try_from(us).unwrap_or(0))
 }
 
 /// The rate counts in 1000 bytes per second, that is in bytes per millisecond.
@@ -352,6 +427,78 @@ mod tests {
         assert_eq!(stage.accept(data(1, start), start + ms(500)), None);
         assert_eq!(stage.release(start + ms(549)), None);
         assert_eq!(stage.release(start + ms(550)), Some(Item::End(End::Reset)));
+    }
+
+    #[test]
+    fn slow_close_delays_the_end_and_no_data() {
+        let start = Instant::now();
+        let mut stage = stage(Action::SlowClose { delay_ms: 100 }, start);
+        assert_eq!(stage.accept(data(3, start), start), Some(data(3, start)));
+        assert_eq!(stage.accept(Item::End(End::Eof), start + ms(10)), None);
+        assert_eq!(stage.release(start + ms(109)), None);
+        assert_eq!(stage.release(start + ms(110)), Some(Item::End(End::Eof)));
+    }
+
+    #[test]
+    fn removing_slow_close_lets_the_end_go_at_once() {
+        let start = Instant::now();
+        let mut stage = stage(Action::SlowClose { delay_ms: 60_000 }, start);
+        assert_eq!(stage.accept(Item::End(End::Eof), start), None);
+        assert_eq!(stage.remove(), [Item::End(End::Eof)]);
+    }
+
+    #[test]
+    fn slicer_spaces_slices_by_its_delay_also_over_chunks() {
+        let start = Instant::now();
+        let mut stage = stage(Action::Slicer { average_bytes: 10, variation_bytes: 0, delay_us: 5_000 }, start);
+        assert_eq!(stage.accept(data(20, start), start), None);
+        assert_eq!(stage.accept(data(10, start), start), None);
+        assert_eq!(stage.accept(Item::End(End::Eof), start), None);
+        for (elapsed, expected) in [(0, Some(data(10, start))), (4, None), (5, Some(data(10, start))), (9, None)] {
+            assert_eq!(stage.release(start + ms(elapsed)), expected, "at {elapsed} ms");
+        }
+        assert_eq!(stage.release(start + ms(10)), Some(data(10, start)));
+        assert_eq!(stage.release(start + ms(14)), None);
+        assert_eq!(stage.release(start + ms(15)), Some(Item::End(End::Eof)));
+    }
+
+    #[test]
+    fn limit_data_counts_over_updates_and_closes_at_the_limit() {
+        let start = Instant::now();
+        let mut stage = stage(Action::LimitData { bytes: 10 }, start);
+        assert_eq!(stage.accept(data(6, start), start), Some(data(6, start)));
+        let raised = ToxicConfig { revision: 1, ..toxic(Action::LimitData { bytes: 14 }) };
+        assert_eq!(stage.update(&raised, start), []);
+        assert_eq!(stage.accept(data(5, start), start), Some(data(5, start)));
+        assert_eq!(stage.accept(data(5, start), start), None);
+        assert_eq!(stage.release(start), Some(data(3, start)));
+        assert_eq!(stage.release(start), Some(Item::End(End::Close)));
+        assert_eq!(stage.accept(data(1, start), start), None);
+        assert_eq!(stage.release(start), None);
+    }
+
+    #[test]
+    fn limit_below_what_has_passed_closes_at_the_next_data() {
+        let start = Instant::now();
+        let mut stage = stage(Action::LimitData { bytes: 10 }, start);
+        assert_eq!(stage.accept(data(6, start), start), Some(data(6, start)));
+        let lowered = ToxicConfig { revision: 1, ..toxic(Action::LimitData { bytes: 5 }) };
+        assert_eq!(stage.update(&lowered, start), []);
+        assert_eq!(stage.accept(data(1, start), start), None);
+        assert_eq!(stage.release(start), Some(Item::End(End::Close)));
+    }
+
+    #[test]
+    fn black_hole_swallows_the_end_and_removal_resets_only_what_lost_something() {
+        let start = Instant::now();
+        assert_eq!(stage(Action::Blackhole, start).remove(), []);
+        let mut stage = stage(Action::Blackhole, start);
+        assert_eq!(stage.accept(Item::End(End::Eof), start), None);
+        assert_eq!(stage.due(), None);
+        let spared = ToxicConfig { revision: 1, toxicity: 0.0, ..toxic(Action::Blackhole) };
+        assert_eq!(stage.update(&spared, start), []);
+        assert!(stage.is_active(), "a stream with a hole cannot go on");
+        assert_eq!(stage.remove(), [Item::End(End::Reset)]);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Each fault bites, heals and stays inside its radius; the proxy server does what its API says.
 
+mod echo_rig;
 mod pool_exhaustion;
 mod private_servers;
 mod process_kill;
@@ -7,4 +8,5 @@ mod redis_loss;
 mod toxi_client;
 mod toxic_effects;
 mod toxid_api;
+mod toxid_inspector;
 mod wait;

@@ -1,87 +1,15 @@
 //! Each toxic measured on real sockets.
 
-use std::{
-    io::ErrorKind,
-    net::{Ipv4Addr, SocketAddr},
-    time::{Duration, Instant},
-};
+use std::{io::ErrorKind, time::Duration};
 
-use nogo_faults::{ProxySpec, Stream, ToxiClient, Toxic, ToxidHandle, ToxidOptions, ToxidServer};
+use nogo_faults::{Stream, Toxic, ToxidOptions};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
-    time::timeout,
+    net::TcpStream,
+    time::{Instant, timeout},
 };
 
-const LIMIT: Duration = Duration::from_secs(5);
-const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
-
-/// A proxy named `echo` in front of a server that sends back what it gets.
-struct Rig {
-    server: ToxidHandle,
-    client: ToxiClient,
-    listen: SocketAddr,
-}
-
-impl Rig {
-    async fn start() -> Self {
-        Self::start_with(ToxidOptions { seed: 1, reset_live_links: false }).await
-    }
-
-    async fn start_with(options: ToxidOptions) -> Self {
-        let server = ToxidServer::start_with(options, LOOPBACK).await.expect("start");
-        let client = ToxiClient::connect(server.api_addr()).await.expect("connect");
-        let spec =
-            ProxySpec { name: "echo".into(), listen: LOOPBACK.to_string(), upstream: echo_server().await.to_string() };
-        let proxy = client.create_proxy(&spec).await.expect("create");
-        let listen = proxy.listen.parse().expect("address");
-        Self { server, client, listen }
-    }
-
-    async fn connect(&self) -> TcpStream {
-        TcpStream::connect(self.listen).await.expect("connect to the proxy")
-    }
-
-    async fn add(&self, stream: Stream, toxic: Toxic) {
-        self.client.add_toxic("echo", stream, toxic).await.expect("add toxic");
-    }
-}
-
-/// Echoes until the client ends, then ends as well. Ends with the test's runtime.
-async fn echo_server() -> SocketAddr {
-    let listener = TcpListener::bind(LOOPBACK).await.expect("bind");
-    let address = listener.local_addr().expect("address");
-    tokio::spawn(async move {
-        while let Ok((mut socket, _)) = listener.accept().await {
-            tokio::spawn(async move {
-                let (mut reads, mut writes) = socket.split();
-                // A reset is what some tests are after; it ends the copy.
-                let _ = tokio::io::copy(&mut reads, &mut writes).await;
-                let _ = writes.shutdown().await;
-            });
-        }
-    });
-    address
-}
-
-async fn echo(socket: &mut TcpStream, text: &[u8]) -> Duration {
-    let start = Instant::now();
-    socket.write_all(text).await.expect("send");
-    let mut answer = vec![0; text.len()];
-    timeout(LIMIT, socket.read_exact(&mut answer)).await.expect("in time").expect("receive");
-    assert_eq!(answer, text);
-    start.elapsed()
-}
-
-/// What a read of one more byte gives.
-async fn next_read(socket: &mut TcpStream) -> Result<usize, ErrorKind> {
-    let read = timeout(LIMIT, socket.read(&mut [0; 1])).await.expect("in time");
-    read.map_err(|error| error.kind())
-}
-
-fn pattern(length: usize) -> Vec<u8> {
-    (0..length).map(|index| (index * 31 % 251) as u8).collect()
-}
+use crate::echo_rig::{LIMIT, Rig, echo, echo_server, next_read, pattern};
 
 #[tokio::test]
 async fn clean_link_carries_large_data_both_ways_and_half_closes() {
@@ -205,7 +133,7 @@ async fn reset_peer_is_seen_as_a_reset() {
 #[tokio::test]
 async fn reset_peer_on_a_live_link_closes_it_or_resets_it_where_that_is_asked_for() {
     for (reset_live_links, expected) in [(false, Ok(0)), (true, Err(ErrorKind::ConnectionReset))] {
-        let rig = Rig::start_with(ToxidOptions { seed: 1, reset_live_links }).await;
+        let rig = Rig::start_with(ToxidOptions { seed: 1, reset_live_links, ..ToxidOptions::default() }).await;
         let mut socket = rig.connect().await;
         echo(&mut socket, b"before").await;
         rig.add(Stream::Upstream, Toxic::ResetPeer { timeout_ms: 0 }).await;
