@@ -149,6 +149,32 @@ impl ApiError {
             .retry_after(Duration::from_secs(1))
     }
 
+    /// 503: every connection that this instance may have is at work.
+    #[must_use]
+    pub fn too_many_connections() -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_connections")
+            .detail("This instance has as many connections as it can serve. Try again.")
+            .retry_after(Duration::from_secs(1))
+    }
+
+    /// 408: the request did not come in time.
+    #[must_use]
+    pub fn request_timeout() -> Self {
+        Self::new(StatusCode::REQUEST_TIMEOUT, "request_timeout").detail("The request did not come in time.")
+    }
+
+    /// 431: too many headers, or too much in them.
+    #[must_use]
+    pub const fn headers_too_large() -> Self {
+        Self::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "headers_too_large")
+    }
+
+    /// 400: the body is not JSON as RFC 8259 wants it from someone who is understood alike by all.
+    #[must_use]
+    pub fn malformed_json(detail: &'static str) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "malformed_json").detail(detail)
+    }
+
     /// 503: this instance was given no payment provider to ask.
     #[must_use]
     pub fn payments_unavailable() -> Self {

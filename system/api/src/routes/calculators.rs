@@ -15,7 +15,7 @@ use tokio::sync::Semaphore;
 use utoipa::ToSchema;
 
 use crate::error::{ApiError, FieldProblem, Problem};
-use crate::extract::JsonBody;
+use crate::extract::{JsonBody, parse};
 use crate::reply::Reply;
 use crate::session_check::Caller;
 use crate::state::AppState;
@@ -270,9 +270,4 @@ calculators! {
     percentile = Percentile, "/v1/calculators/percentile", PercentileInput -> CalculatedValue;
     /// Schedule of a loan.
     amortisation = Amortisation, "/v1/calculators/amortisation", AmortisationInput -> AmortisationSchedule;
-}
-
-fn parse(body: &[u8]) -> Result<Value, ApiError> {
-    serde_json::from_slice(body)
-        .map_err(|_| ApiError::new(StatusCode::BAD_REQUEST, "malformed_json").detail("The body is not valid JSON."))
 }
