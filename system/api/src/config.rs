@@ -12,6 +12,7 @@ use forecastle_telemetry::Analytics;
 use metrics_exporter_prometheus::PrometheusHandle;
 
 use crate::client_address::TrustedNetwork;
+use crate::connections::ConnectionLimits;
 use crate::invitation::Invited;
 use crate::key_ring::KeyRing;
 use crate::mail::MailConfig;
@@ -112,7 +113,9 @@ pub struct ApiConfig {
     pub drain_timeout: Duration,
     /// Largest request body, bytes.
     pub body_bytes_max: usize,
-    /// Largest sum of all header names and values of a request, bytes.
+    /// Connections of clients.
+    pub connections: ConnectionLimits,
+    /// Largest sum of path, query, and all header names and values of a request, bytes.
     pub header_bytes_max: usize,
     /// Calculator requests computed at once; further ones wait up to 2 s.
     pub calculations_max: usize,
@@ -187,6 +190,7 @@ impl ApiConfig {
             drain_delay: Duration::from_millis(500),
             drain_timeout: Duration::from_secs(30),
             body_bytes_max: 1 << 20,
+            connections: ConnectionLimits::default(),
             header_bytes_max: 16 << 10,
             calculations_max: 2,
             password_hashes_max: 2,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::extract::{ConnectInfo, MatchedPath, Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use forecastle_domain::Right;
@@ -103,7 +103,7 @@ pub(crate) async fn bound_time(State(state): State<AppState>, request: Request, 
 pub(crate) async fn bound_headers(State(state): State<AppState>, request: Request, next: Next) -> Response {
     let bytes: usize = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
     if bytes + request.uri().path_and_query().map_or(0, |p| p.as_str().len()) > state.config.header_bytes_max {
-        return ApiError::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "headers_too_large").into_response();
+        return ApiError::headers_too_large().into_response();
     }
     next.run(request).await
 }

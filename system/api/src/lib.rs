@@ -5,6 +5,7 @@
 mod changing;
 pub mod client_address;
 pub mod config;
+pub mod connections;
 mod detached;
 pub mod error;
 mod extract;
@@ -29,6 +30,7 @@ pub mod tokens;
 
 pub use client_address::{BadNetwork, TrustedNetwork};
 pub use config::{ApiConfig, Limits, Rate};
+pub use connections::ConnectionLimits;
 pub use invitation::{BadAddress, Invited};
 pub use key_ring::KeyRing;
 pub use mail::MailConfig;

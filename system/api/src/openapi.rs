@@ -93,8 +93,9 @@ impl Group {
             }
         }
         if operation.request_body.is_some() {
+            everywhere.push(("408", "The body did not come in time."));
             everywhere.push(("413", "The body is too large."));
-            everywhere.push(("415", "The body is not application/json."));
+            everywhere.push(("415", "The body is not application/json, or is packed."));
         }
         for (status, description) in everywhere {
             let problem = ContentBuilder::new().schema(Some(Ref::from_schema_name(Problem::name()))).build();

@@ -1,13 +1,14 @@
 //! One instance of the interface, from its listener to the end of its drain.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use forecastle_store::{Cache, CacheUnavailable, Db, Reads, StoreError};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder};
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 
 use crate::config::ApiConfig;
+use crate::connections::serve_connections;
 use crate::gauges;
 use crate::router::router;
 use crate::state::AppState;
@@ -31,9 +32,6 @@ pub enum ServeError {
     /// No metrics recorder was given and another one is installed.
     #[error("install metrics recorder: {0}")]
     Metrics(#[from] BuildError),
-    /// The listener broke.
-    #[error("accept connections: {0}")]
-    Accept(#[from] std::io::Error),
 }
 
 /// Answers on `listener` until `shutdown` resolves. Then `/readyz` says 503 and every answer asks its
@@ -44,7 +42,7 @@ pub enum ServeError {
 /// Neither PostgreSQL nor Redis has to answer for an instance to start.
 ///
 /// # Errors
-/// What kept it from starting, or broke the listener.
+/// What kept it from starting.
 pub async fn serve(
     config: ApiConfig,
     listener: TcpListener,
@@ -60,6 +58,7 @@ pub async fn serve(
             .install_recorder()?,
     };
     let (drain_delay, drain_timeout, analytics) = (config.drain_delay, config.drain_timeout, config.analytics.clone());
+    let (connections, header_bytes_max) = (config.connections, config.header_bytes_max);
     let upkeep = tokio::spawn({
         let metrics = metrics.clone();
         async move {
@@ -75,33 +74,29 @@ pub async fn serve(
     let state = AppState::new(config, db.clone(), reads.clone(), cache, metrics);
     let (leaving, streams_end) = (state.leaving.clone(), state.draining.clone());
     let app = router(state);
-    let (closing, mut when_closing) = tokio::sync::watch::channel(false);
-    let server = axum::serve(listener, app.into_make_service_with_connect_info::<SocketAddr>()).with_graceful_shutdown(
-        async move {
-            shutdown.await;
-            tracing::info!("draining");
-            leaving.cancel();
-            tokio::time::sleep(drain_delay).await;
-            streams_end.cancel();
-            closing.send_replace(true);
-        },
-    );
+    let closing = CancellationToken::new();
+    let announced = closing.clone();
+    tokio::spawn(async move {
+        shutdown.await;
+        tracing::info!("draining");
+        leaving.cancel();
+        tokio::time::sleep(drain_delay).await;
+        streams_end.cancel();
+        announced.cancel();
+    });
     let drained_in_time = async {
-        let _ = when_closing.wait_for(|closing| *closing).await;
+        closing.cancelled().await;
         tokio::time::sleep(drain_timeout).await;
     };
-    let outcome = tokio::select! {
-        outcome = server => outcome,
-        () = drained_in_time => {
-            tracing::warn!("drain took too long; connections dropped");
-            Ok(())
-        }
-    };
+    tokio::select! {
+        () = serve_connections(listener, app, connections, header_bytes_max, closing.clone()) => {}
+        () = drained_in_time => tracing::warn!("drain took too long; connections dropped"),
+    }
     upkeep.abort();
     gauges.abort();
     tokio::join!(db.close(drain_timeout), reads.close(drain_timeout));
     if let Some(analytics) = analytics {
         analytics.flush(FLUSH_MAX).await;
     }
-    Ok(outcome?)
+    Ok(())
 }

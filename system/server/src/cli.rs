@@ -17,6 +17,8 @@ use forecastle_store::{CacheOptions, DbOptions, ReplicaAddress, ReplicaOptions};
 use tracing_subscriber::filter::LevelFilter;
 use uuid::Uuid;
 
+use crate::connection_args::ConnectionArgs;
+
 /// Multi-tenant forecasting.
 #[derive(Parser)]
 #[command(name = "forecastle", version)]
@@ -183,6 +185,8 @@ pub(crate) struct ServeArgs {
     pub(crate) replicas: ReplicaArgs,
     #[command(flatten)]
     pub(crate) redis: RedisArgs,
+    #[command(flatten)]
+    pub(crate) connections: ConnectionArgs,
     /// Where to listen; port 0 takes a free one and prints it.
     #[arg(long, env = "FORECASTLE_LISTEN", default_value = "127.0.0.1:0")]
     pub(crate) listen: SocketAddr,

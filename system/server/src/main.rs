@@ -2,6 +2,7 @@
 
 mod cli;
 mod commands;
+mod connection_args;
 mod exit_code;
 mod key_file;
 mod logging;

@@ -1,10 +1,11 @@
-//! The raw JSON body: its media type and size checked, its text kept for the fingerprint.
+//! The raw JSON body: its media type, coding and size checked, its text kept for the fingerprint.
 
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{FromRequest, Request};
 use axum::http::{StatusCode, header};
 
+use crate::connections::{BodyFault, fault_of};
 use crate::error::ApiError;
 
 /// A body declared as JSON, not yet read as such.
@@ -18,6 +19,11 @@ impl<S: Send + Sync> FromRequest<S> for JsonBody {
             return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type")
                 .detail("Send the body as application/json."));
         }
+        // Nothing here unpacks: what is small when packed may be anything when not.
+        if request.headers().get_all(header::CONTENT_ENCODING).iter().any(|coding| coding != "identity") {
+            return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_content_encoding")
+                .detail("Send the body as it is, without a content coding."));
+        }
         match Bytes::from_request(request, state).await {
             Ok(bytes) => Ok(Self(bytes)),
             Err(BytesRejection::FailedToBufferBody(rejection))
@@ -25,7 +31,11 @@ impl<S: Send + Sync> FromRequest<S> for JsonBody {
             {
                 Err(ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large"))
             }
-            Err(_) => Err(ApiError::new(StatusCode::BAD_REQUEST, "body_unreadable")),
+            Err(rejection) => Err(match fault_of(&rejection) {
+                BodyFault::Slow => ApiError::request_timeout(),
+                BodyFault::NoRoom => ApiError::unavailable(),
+                BodyFault::Broken => ApiError::new(StatusCode::BAD_REQUEST, "body_unreadable"),
+            }),
         }
     }
 }

@@ -59,6 +59,8 @@ fn config(args: &ServeArgs) -> anyhow::Result<ApiConfig> {
     config.gauges_every = Duration::from_millis(args.gauges_every_ms);
     config.drain_delay = Duration::from_millis(args.drain_delay_ms);
     config.drain_timeout = Duration::from_millis(args.drain_timeout_ms);
+    config.connections = args.connections.limits();
+    config.header_bytes_max = args.connections.header_bytes_max();
     config.body_bytes_max = args.body_bytes_max;
     config.calculations_max = args.calculations_max;
     config.password_hashes_max = args.password_hashes_max;
