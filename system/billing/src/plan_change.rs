@@ -167,6 +167,10 @@ async fn upgrade(
         upgrade.invoice = Some(invoice);
         due_minor = issued.due_minor;
     }
+    if upgrade.invoice.is_none() {
+        // Nothing to wait for: there is no invoice that money could come for.
+        upgrade.state = UpgradeState::Applied;
+    }
     plan_upgrades::insert(tx, &upgrade, request.by).await?;
     match upgrade.invoice {
         Some(invoice) if due_minor > 0 => {

@@ -5,5 +5,6 @@ mod books;
 mod credit_notes;
 mod dunning;
 mod moods;
+mod plan_changes;
 mod plans;
 mod released;
