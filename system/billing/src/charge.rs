@@ -7,6 +7,7 @@ use forecastle_domain::{BillingTerms, TenantId};
 use forecastle_store::payments::{self, Payment, PaymentState};
 use forecastle_store::{Db, StoreError, periods};
 
+use crate::cached::Cached;
 use crate::provider::{ChargeAnswer, LookUp, Provider};
 
 /// Requests for one charge in one run; all with the same key.
@@ -38,8 +39,22 @@ pub(crate) async fn collect(
     tenant: TenantId,
     payment: &Payment,
     terms: &BillingTerms,
+    cached: &Cached,
 ) -> Result<Collected, StoreError> {
-    let record = async |answer: Answer| record(db, tenant, payment, &answer, terms).await;
+    let record = async |answer: Answer| match answer {
+        Answer::Unknown => record(db, tenant, payment, &answer, terms).await,
+        // Either may change the plan, or whose limits hold.
+        Answer::Charged(_) | Answer::Declined => {
+            cached.announce(tenant).await;
+            let recorded = record(db, tenant, payment, &answer, terms).await;
+            match &recorded {
+                // It may be committed yet: the cached values stay blocked for longer than that can take.
+                Err(error) if error.is_unavailable() => cached.announce(tenant).await,
+                _ => cached.delete(tenant).await,
+            }
+            recorded
+        }
+    };
     let Some(token) = payment.payment_token.as_deref() else { return record(Answer::Declined).await };
     let mut ask_first = payment.state == PaymentState::Unknown;
     for _ in 0..CHARGE_ROUNDS_MAX {

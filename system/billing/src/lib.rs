@@ -5,6 +5,7 @@
 //! and every change of state names where it starts. Not for prices and rounding: those are the domain's.
 
 mod boundary;
+mod cached;
 mod charge;
 mod pay;
 mod plan_change;

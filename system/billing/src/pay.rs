@@ -4,6 +4,7 @@ use forecastle_domain::{BillingTerms, InvoiceId, TenantId};
 use forecastle_store::payments::{self, Payment};
 use forecastle_store::{Db, StoreError, TenantTx, invoice_views, invoices, payment_methods, periods};
 
+use crate::cached::Cached;
 use crate::charge::{Collected, collect};
 use crate::provider::Provider;
 
@@ -57,7 +58,8 @@ pub async fn begin_pay(tx: &mut TenantTx, invoice: InvoiceId) -> Result<PayStart
     Ok(PayStart::Charge(Box::new(payments::intend(tx, invoice, purpose).await?)))
 }
 
-/// Asks the provider, outside of any transaction, and records what it says.
+/// Asks the provider, outside of any transaction, and records what it says. The caller announces and deletes
+/// what is cached of the tenant.
 ///
 /// # Errors
 /// As [`StoreError`] says; the charge stays open.
@@ -68,7 +70,7 @@ pub async fn finish_pay(
     payment: &Payment,
     terms: &BillingTerms,
 ) -> Result<PayOutcome, StoreError> {
-    match collect(db, provider, tenant, payment, terms).await? {
+    match collect(db, provider, tenant, payment, terms, &Cached::by_the_caller()).await? {
         Collected::Charged => Ok(PayOutcome::Paid),
         Collected::Declined => Ok(PayOutcome::Declined),
         Collected::Unknown => Ok(PayOutcome::Unknown),

@@ -20,6 +20,7 @@ use forecastle_store::plan_upgrades::{self, Upgrade, UpgradeRequest, UpgradeStat
 use forecastle_store::{Db, StoreError, TenantTx, closings, dunning, identity, invoices, payment_methods};
 use uuid::Uuid;
 
+use crate::cached::Cached;
 use crate::charge::collect;
 use crate::provider::Provider;
 
@@ -201,7 +202,8 @@ pub async fn open_charge(tx: &mut TenantTx, upgrade: &Upgrade) -> Result<Option<
 }
 
 /// Asks the provider for an upgrade's charge, outside of any transaction, and records what it says, with all
-/// that follows from it. How the upgrade stands then is in its row.
+/// that follows from it. How the upgrade stands then is in its row. The caller announces and deletes what is
+/// cached of the tenant.
 ///
 /// # Errors
 /// As [`StoreError`] says; the charge stays open, for whoever asks next.
@@ -212,7 +214,7 @@ pub async fn settle_charge(
     payment: &Payment,
     terms: &BillingTerms,
 ) -> Result<(), StoreError> {
-    collect(db, provider, tenant, payment, terms).await.map(drop)
+    collect(db, provider, tenant, payment, terms, &Cached::by_the_caller()).await.map(drop)
 }
 
 /// What came of taking a waiting downgrade back.

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use forecastle_domain::{BillingTerms, ChargePurpose, InvoiceId, TenantId};
-use forecastle_store::{Cache, CacheKey, Db, StoreError, periods};
+use forecastle_domain::{BillingTerms, InvoiceId, TenantId};
+use forecastle_store::{Cache, Db, StoreError, periods};
 use serde::Serialize;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
+use crate::cached::Cached;
 use crate::charge::{Collected, collect};
 use crate::provider::Provider;
 use crate::tenant_books::{BooksError, Step, advance};
@@ -39,7 +40,7 @@ pub struct RunSummary {
     /// Missing periods and postings found behind newer ones, and made; more than 0 means that an earlier
     /// run had a bug.
     pub healed: u64,
-    /// Tenants that could not be brought to the time.
+    /// Tenants that could not be brought to the time, or of which a cache may still hold the plan of before.
     pub incomplete: u64,
     /// Invoices given up.
     pub written_off: u64,
@@ -101,7 +102,7 @@ pub struct BillingRun {
     pub terms: BillingTerms,
     /// Tenants brought forward side by side; at least 1.
     pub at_once: usize,
-    /// Where cached plans are deleted when they change; without it they last their time, 10 s.
+    /// Where cached plans and dashboards are deleted when they change; without it they last their time.
     pub cache: Option<Cache>,
 }
 
@@ -112,16 +113,17 @@ impl BillingRun {
     /// Only if the list of tenants cannot be read; one tenant's trouble is counted as `incomplete`.
     pub async fn to(&self, as_of: DateTime<Utc>) -> Result<RunSummary, StoreError> {
         let tenants = list_tenants(&self.db, as_of).await?;
+        let cached = Arc::new(Cached::new(self.cache.clone()));
         let slots = Arc::new(Semaphore::new(self.at_once.max(1)));
         let mut tasks = JoinSet::new();
         let mut summary = RunSummary::default();
         let died = RunSummary { incomplete: 1, ..RunSummary::default() };
         for tenant in tenants {
             let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { break };
-            let run = self.clone();
+            let (run, cached) = (self.clone(), Arc::clone(&cached));
             tasks.spawn(async move {
                 let _slot = slot;
-                run.bill_tenant(tenant, as_of).await
+                run.bill_tenant(tenant, as_of, &cached).await
             });
             while let Some(done) = tasks.try_join_next() {
                 summary.add(&done.unwrap_or(died));
@@ -130,18 +132,28 @@ impl BillingRun {
         while let Some(done) = tasks.join_next().await {
             summary.add(&done.unwrap_or(died));
         }
+        let owed = cached.settle().await;
+        if owed > 0 {
+            tracing::error!(owed, "cached plans could not be deleted");
+            summary.incomplete += owed;
+        }
         summary.announce();
         Ok(summary)
     }
 
-    async fn bill_tenant(&self, tenant: TenantId, as_of: DateTime<Utc>) -> RunSummary {
+    async fn bill_tenant(&self, tenant: TenantId, as_of: DateTime<Utc>, cached: &Cached) -> RunSummary {
         let mut summary = RunSummary::default();
+        // Nobody can be asked inside of a step, so one that would change the plan ends before it.
+        let mut may_change_plan = !cached.is_present();
         let mut blocked = BTreeSet::new();
         for _ in 0..STEPS_MAX {
-            let step = match self.advance_patiently(tenant, as_of, &blocked).await {
+            let step = match self.advance_patiently(tenant, as_of, &blocked, may_change_plan).await {
                 Ok(step) => step,
                 Err(error) => {
                     tracing::error!(error = %error, "bring a tenant's books up to date");
+                    if may_change_plan {
+                        cached.announce(tenant).await;
+                    }
                     break;
                 }
             };
@@ -150,18 +162,19 @@ impl BillingRun {
             summary.healed += step.healed;
             summary.written_off += step.written_off;
             summary.mismatched += step.mismatched;
-            let mut plan_changed = step.plan_changed;
+            if step.plan_changed {
+                cached.delete(tenant).await;
+                may_change_plan = !cached.is_present();
+            }
+            if step.waits_for_announcement {
+                cached.announce(tenant).await;
+                may_change_plan = true;
+            }
             for payment in &step.to_collect {
-                match collect(&self.db, &self.provider, tenant, payment, &self.terms).await {
-                    Ok(Collected::Charged) => {
-                        summary.charged += 1;
-                        plan_changed |= payment.purpose != ChargePurpose::Invoice;
-                    }
+                match collect(&self.db, &self.provider, tenant, payment, &self.terms, cached).await {
+                    Ok(Collected::Charged) => summary.charged += 1,
                     Ok(Collected::AlreadyRecorded) => {}
-                    Ok(Collected::Declined) => {
-                        summary.failed += 1;
-                        plan_changed = true;
-                    }
+                    Ok(Collected::Declined) => summary.failed += 1,
                     Ok(Collected::Unknown) => {
                         summary.unknown += 1;
                         blocked.insert(payment.invoice_id);
@@ -172,9 +185,6 @@ impl BillingRun {
                         blocked.insert(payment.invoice_id);
                     }
                 }
-            }
-            if plan_changed && let Some(cache) = &self.cache {
-                cache.delete(&[CacheKey::plan(tenant), CacheKey::dashboard(tenant)]).await;
             }
             if step.is_last {
                 return summary;
@@ -189,10 +199,11 @@ impl BillingRun {
         tenant: TenantId,
         as_of: DateTime<Utc>,
         blocked: &BTreeSet<InvoiceId>,
+        may_change_plan: bool,
     ) -> Result<Step, BooksError> {
         let mut pause = PAUSE_MIN;
         for _ in 1..TENANT_TRIES_MAX {
-            match advance(&self.db, tenant, as_of, &self.terms, blocked).await {
+            match advance(&self.db, tenant, as_of, &self.terms, blocked, may_change_plan).await {
                 Err(BooksError::Store(error)) if error.is_unavailable() => {
                     tracing::warn!(error = %error, "bring a tenant's books up to date");
                     tokio::time::sleep(pause).await;
@@ -201,7 +212,7 @@ impl BillingRun {
                 outcome => return outcome,
             }
         }
-        advance(&self.db, tenant, as_of, &self.terms, blocked).await
+        advance(&self.db, tenant, as_of, &self.terms, blocked, may_change_plan).await
     }
 }
 

@@ -40,6 +40,8 @@ pub(crate) struct Step {
     pub(crate) mismatched: u64,
     /// The plan in force, or whose limits hold, is another one.
     pub(crate) plan_changed: bool,
+    /// The next thing due changes the plan, and was left for a step that may.
+    pub(crate) waits_for_announcement: bool,
     pub(crate) to_collect: Vec<Payment>,
     /// Nothing falls due any more up to the time asked for.
     pub(crate) is_last: bool,
@@ -69,13 +71,14 @@ struct Timeline {
 }
 
 /// Takes one step towards `as_of`. Invoices in `blocked` have a payment that stays unknown for now: they are
-/// left alone, and everything else goes on.
+/// left alone, and everything else goes on. Unless it `may_change_plan`, the step ends before a change of it.
 pub(crate) async fn advance(
     db: &Db,
     tenant: TenantId,
     as_of: DateTime<Utc>,
     terms: &BillingTerms,
     blocked: &BTreeSet<InvoiceId>,
+    may_change_plan: bool,
 ) -> Result<Step, BooksError> {
     let mut tx = db.tenant(tenant).begin().await?;
     let profile = periods::lock_profile(&mut tx).await?;
@@ -93,6 +96,11 @@ pub(crate) async fn advance(
     while let Some((at, due)) = timeline.next_due(&mut tx, terms, blocked).await? {
         if at > as_of {
             break;
+        }
+        if !may_change_plan && matches!(due, Due::PlanChange | Due::GiveUp(_)) {
+            step.waits_for_announcement = true;
+            tx.commit().await?;
+            return Ok(step);
         }
         if let Due::Charge(invoice, declined) = due {
             timeline.charge(&mut tx, invoice, declined, terms, &mut step).await?;

@@ -69,6 +69,20 @@ impl Bed {
         self.admin.execute(sqlx::raw_sql(AssertSqlSafe(statements.to_owned()))).await.unwrap();
     }
 
+    /// Sets the database's clock, and nobody else's.
+    pub(crate) async fn set_clock(&mut self, at: &str) {
+        self.does(&format!(
+            "DO $$ BEGIN
+                 IF to_regproc('app.clock_timestamp') IS NULL THEN
+                     ALTER FUNCTION pg_catalog.clock_timestamp() RENAME TO clock_timestamp_of_the_machine;
+                 END IF;
+             END $$;
+             CREATE OR REPLACE FUNCTION app.clock_timestamp() RETURNS timestamptz LANGUAGE sql
+                 AS $$ SELECT '{at}'::timestamptz $$;"
+        ))
+        .await;
+    }
+
     /// A transaction of the customer's.
     pub(crate) async fn tx(&self, customer: &Customer) -> TenantTx {
         self.run.db.tenant(customer.tenant.into()).begin().await.unwrap()

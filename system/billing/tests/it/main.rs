@@ -2,6 +2,7 @@
 
 mod bed;
 mod books;
+mod caches;
 mod credit_notes;
 mod dunning;
 mod moods;

@@ -7,21 +7,7 @@ use forecastle_testbed::customers::Customer;
 
 use crate::bed::{Bed, bed};
 
-/// Sets the database's clock, and nobody else's.
-async fn set_clock(bed: &mut Bed, at: &str) {
-    bed.does(&format!(
-        "DO $$ BEGIN
-             IF to_regproc('app.clock_timestamp') IS NULL THEN
-                 ALTER FUNCTION pg_catalog.clock_timestamp() RENAME TO clock_timestamp_of_the_machine;
-             END IF;
-         END $$;
-         CREATE OR REPLACE FUNCTION app.clock_timestamp() RETURNS timestamptz LANGUAGE sql
-             AS $$ SELECT '{at}'::timestamptz $$;"
-    ))
-    .await;
-}
-
-async fn ask(bed: &Bed, customer: &Customer, to: Plan, key: &str) -> Requested {
+pub(crate) async fn ask(bed: &Bed, customer: &Customer, to: Plan, key: &str) -> Requested {
     let mut tx = bed.tx(customer).await;
     let by = UpgradeRequest { user: customer.user.into(), key };
     let requested = request_change(&mut tx, &ChangeRequest { to, by, fingerprint: [7; 32] }).await.unwrap();
@@ -34,7 +20,7 @@ async fn an_upgrade_in_the_last_minute_of_a_period_costs_nothing_and_is_in_force
     let mut bed = bed().await;
     let customer = bed.customer("STARTER", "USD", "2026-01-01 00:00+00").await;
     bed.bill_to_each(&["2026-01-02T00:00:00Z"]).await;
-    set_clock(&mut bed, "2026-01-31T23:59:00Z").await;
+    bed.set_clock("2026-01-31T23:59:00Z").await;
     let Requested::Applied(upgrade) = ask(&bed, &customer, Plan::Pro, "up-1").await else { panic!("applied") };
     assert_eq!((upgrade.state, upgrade.invoice), (UpgradeState::Applied, None));
     let stored = "SELECT concat_ws(' ', state, settled_at = requested_at, invoice_id) FROM app.plan_upgrades";
