@@ -81,21 +81,26 @@ async fn apply(
     }
     let was_declined = payment.state == PaymentState::Failed;
     let changed = match event.kind {
-        EventKind::Succeeded if was_declined => return unexpected(tx, charged).await,
+        EventKind::Succeeded if was_declined => unexpected(tx, charged, &event.charge_id).await?,
         EventKind::Succeeded => payments::record_success(tx, payment, &event.charge_id).await?,
         // Only what was asked and not answered: a decline is final for its key.
         EventKind::Failed if payment.state == PaymentState::Unknown => {
             payments::record_decline(tx, payment, terms).await?
         }
         EventKind::Failed => false,
-        EventKind::Refunded if was_declined || !(0..=payment.amount_minor).contains(&event.refunded_minor) => {
+        EventKind::Refunded if !(0..=payment.amount_minor).contains(&event.refunded_minor) => {
             return Ok(EventOutcome::Mismatch);
         }
         EventKind::Refunded => {
             // Out of order: the refund tells of the charge as well.
-            let paid = payments::record_success(tx, payment, &event.charge_id).await?;
             let mut charged = charged.clone();
-            charged.payment.state = PaymentState::Succeeded;
+            let paid = if was_declined {
+                unexpected(tx, &charged, &event.charge_id).await?
+            } else {
+                let paid = payments::record_success(tx, payment, &event.charge_id).await?;
+                charged.payment.state = PaymentState::Succeeded;
+                paid
+            };
             webhooks::record_refund(tx, &charged, event.refunded_minor).await? || paid
         }
     };
@@ -103,10 +108,10 @@ async fn apply(
 }
 
 /// The provider had declined, and took the money all the same: it is the customer's.
-async fn unexpected(tx: &mut TenantTx, charged: &ChargedPayment) -> Result<EventOutcome, StoreError> {
-    if !webhooks::credit_unexpected(tx, &charged.payment).await? {
-        return Ok(EventOutcome::NothingNew);
+async fn unexpected(tx: &mut TenantTx, charged: &ChargedPayment, charge_id: &str) -> Result<bool, StoreError> {
+    let is_new = webhooks::credit_unexpected(tx, &charged.payment, charge_id).await?;
+    if is_new {
+        tracing::error!("the provider took money for a charge that it had declined; credited");
     }
-    tracing::error!("the provider took money for a charge that it had declined; credited");
-    Ok(EventOutcome::Applied)
+    Ok(is_new)
 }

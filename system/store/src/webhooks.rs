@@ -29,9 +29,9 @@ pub struct EventRecord<'a> {
 pub struct ChargedPayment {
     /// The payment.
     pub payment: Payment,
-    /// The provider's id of the charge that paid it.
+    /// The provider's id of the charge that paid it, or that took money although it had been declined.
     pub charge_id: Option<String>,
-    /// How much of it was given back, minor units.
+    /// How much of that was given back, minor units.
     pub refunded_minor: i64,
 }
 
@@ -43,7 +43,7 @@ struct Row {
     currency: String,
     payment_token: Option<String>,
     state: String,
-    provider_charge_id: Option<String>,
+    charge_id: Option<String>,
     refunded_minor: i64,
 }
 
@@ -58,7 +58,9 @@ pub async fn lock_payment(
     key: &str,
 ) -> Result<Option<ChargedPayment>, StoreError> {
     let query = sqlx::query_as(
-        "SELECT payment_id, purpose, amount_minor, currency, payment_token, state, provider_charge_id, refunded_minor
+        "SELECT payment_id, purpose, amount_minor, currency, payment_token, state,
+                coalesce(provider_charge_id, unexpected_charge_id) AS charge_id,
+                CASE state WHEN 'failed' THEN unexpected_refunded_minor ELSE refunded_minor END AS refunded_minor
          FROM app.payments WHERE tenant_id = $1 AND invoice_id = $2 AND idempotency_key = $3 FOR UPDATE",
     );
     let query = query.bind(tx.tenant_id().as_uuid()).bind(invoice.as_uuid()).bind(key);
@@ -74,7 +76,7 @@ pub async fn lock_payment(
         payment_token: row.payment_token,
         state: parse_state(&row.state)?,
     };
-    Ok(Some(ChargedPayment { payment, charge_id: row.provider_charge_id, refunded_minor: row.refunded_minor }))
+    Ok(Some(ChargedPayment { payment, charge_id: row.charge_id, refunded_minor: row.refunded_minor }))
 }
 
 /// Writes an event down; `false` if it was there already: then it has had its effect. One that is being
@@ -108,7 +110,7 @@ pub async fn set_outcome(tx: &mut TenantTx, event_id: &str, outcome: &'static st
 
 /// The provider has given back `refunded_minor` of a payment in all; `false` if that much was known. What
 /// the customer had to its credit is used up first; the rest stands on an account of its own, to be
-/// looked at.
+/// looked at. Of a failed payment: of what was taken all the same, which has been credited.
 ///
 /// # Errors
 /// As [`StoreError`] says.
@@ -118,14 +120,21 @@ pub async fn record_refund(
     refunded_minor: i64,
 ) -> Result<bool, StoreError> {
     let back_minor = refunded_minor - charged.refunded_minor;
-    if back_minor <= 0 || charged.payment.state != PaymentState::Succeeded {
+    if back_minor <= 0 {
         return Ok(false);
     }
     let tenant = tx.tenant_id().as_uuid();
-    let query = sqlx::query(
-        "UPDATE app.payments SET refunded_minor = $3, updated_at = now()
-         WHERE tenant_id = $1 AND payment_id = $2 AND state = 'succeeded' AND refunded_minor = $4",
-    );
+    let query = match charged.payment.state {
+        PaymentState::Succeeded => sqlx::query(
+            "UPDATE app.payments SET refunded_minor = $3, updated_at = now()
+             WHERE tenant_id = $1 AND payment_id = $2 AND state = 'succeeded' AND refunded_minor = $4",
+        ),
+        PaymentState::Failed => sqlx::query(
+            "UPDATE app.payments SET unexpected_refunded_minor = $3, updated_at = now()
+             WHERE tenant_id = $1 AND payment_id = $2 AND state = 'failed' AND unexpected_refunded_minor = $4",
+        ),
+        PaymentState::Intended | PaymentState::Unknown => return Ok(false),
+    };
     let query = query.bind(tenant).bind(charged.payment.payment_id.as_uuid());
     if tx.execute(query.bind(refunded_minor).bind(charged.refunded_minor)).await? == 0 {
         return Ok(false);
@@ -142,12 +151,17 @@ pub async fn record_refund(
 }
 
 /// The provider took money for a key that counts as declined: it becomes the customer's credit, once;
-/// `false` if it had.
+/// `false` if it had. The charge is noted either way, for the refund that may follow.
 ///
 /// # Errors
 /// As [`StoreError`] says.
-pub async fn credit_unexpected(tx: &mut TenantTx, payment: &Payment) -> Result<bool, StoreError> {
+pub async fn credit_unexpected(tx: &mut TenantTx, payment: &Payment, charge_id: &str) -> Result<bool, StoreError> {
     let tenant = tx.tenant_id().as_uuid();
+    let query = sqlx::query(
+        "UPDATE app.payments SET unexpected_charge_id = $3, updated_at = now()
+         WHERE tenant_id = $1 AND payment_id = $2 AND state = 'failed' AND unexpected_charge_id IS NULL",
+    );
+    tx.execute(query.bind(tenant).bind(payment.payment_id.as_uuid()).bind(charge_id)).await?;
     let query = sqlx::query_scalar(
         "SELECT EXISTS (SELECT 1 FROM app.ledger_entries
                         WHERE tenant_id = $1 AND posting_kind = 'payment_unexpected' AND posting_ref = $2)",

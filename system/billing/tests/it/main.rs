@@ -5,6 +5,7 @@ mod books;
 mod caches;
 mod credit_notes;
 mod dunning;
+mod events;
 mod moods;
 mod plan_changes;
 mod plans;
