@@ -58,42 +58,48 @@ pub(crate) async fn collect(
     let Some(token) = payment.payment_token.as_deref() else { return record(Answer::Declined).await };
     let mut ask_first = payment.state == PaymentState::Unknown;
     for _ in 0..CHARGE_ROUNDS_MAX {
-        if ask_first && let Some(id) = find(provider, payment).await {
-            return record(Answer::Charged(id)).await;
+        if ask_first && let LookUp::Found { provider_charge_id } = find(provider, payment).await {
+            return record(Answer::Charged(provider_charge_id)).await;
         }
         match provider.charge(payment, token).await {
             ChargeAnswer::Charged { provider_charge_id } => {
                 return record(Answer::Charged(provider_charge_id)).await;
             }
             ChargeAnswer::Declined => return record(Answer::Declined).await,
-            ChargeAnswer::Unclear => {
+            answer @ (ChargeAnswer::Refused | ChargeAnswer::Unclear) => {
                 // Written before the question: a run killed here leaves "unknown", not "intended".
                 record(Answer::Unknown).await?;
+                if answer == ChargeAnswer::Refused {
+                    match find(provider, payment).await {
+                        LookUp::Found { provider_charge_id } => return record(Answer::Charged(provider_charge_id)).await,
+                        LookUp::Absent => return record(Answer::Declined).await,
+                        LookUp::Unclear => {}
+                    }
+                }
                 metrics::counter!("forecastle_charges_unclear_total").increment(1);
                 ask_first = true;
             }
         }
     }
     match find(provider, payment).await {
-        Some(id) => record(Answer::Charged(id)).await,
-        None => Ok(Collected::Unknown),
+        LookUp::Found { provider_charge_id } => record(Answer::Charged(provider_charge_id)).await,
+        LookUp::Absent | LookUp::Unclear => Ok(Collected::Unknown),
     }
 }
 
-/// The charge the provider holds for the key, if it says so clearly.
-async fn find(provider: &Provider, payment: &Payment) -> Option<String> {
+/// What the provider holds for the key; asked again while it does not say so clearly.
+async fn find(provider: &Provider, payment: &Payment) -> LookUp {
     let mut pause = PAUSE_MIN;
     for _ in 0..LOOK_UPS_MAX {
         match provider.look_up(payment).await {
-            LookUp::Found { provider_charge_id } => return Some(provider_charge_id),
-            LookUp::Absent => return None,
             LookUp::Unclear => {
                 tokio::time::sleep(pause).await;
                 pause *= 2;
             }
+            clear => return clear,
         }
     }
-    None
+    LookUp::Unclear
 }
 
 enum Answer {

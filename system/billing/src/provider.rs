@@ -1,5 +1,5 @@
-//! The payment provider's HTTP interface, as a client. Every answer is one of three: charged, declined,
-//! unclear; a time-out is unclear, never a no.
+//! The payment provider's HTTP interface, as a client. Every answer is one of four: charged, declined,
+//! refused, unclear; a time-out is unclear, never a no.
 
 use std::time::Duration;
 
@@ -26,6 +26,9 @@ pub(crate) enum ChargeAnswer {
     Charged { provider_charge_id: String },
     /// A clear no; nothing was taken.
     Declined,
+    /// The request itself was refused, as for a token that is none. A no where the provider holds no charge
+    /// for the key either; it may hold one by an earlier request.
+    Refused,
     /// No answer, or none that can be trusted: it may have been taken.
     Unclear,
 }
@@ -107,6 +110,10 @@ impl Provider {
                 _ => ChargeAnswer::Unclear,
             },
             StatusCode::PAYMENT_REQUIRED => ChargeAnswer::Declined,
+            status if is_refusal(status) => {
+                tracing::warn!(status = status.as_u16(), "provider refused a charge");
+                ChargeAnswer::Refused
+            }
             status => {
                 tracing::warn!(status = status.as_u16(), "provider gave no clear answer");
                 ChargeAnswer::Unclear
@@ -138,6 +145,12 @@ impl Provider {
     }
 }
 
+/// Whether a status refuses what was asked for. Not those that ask to come again, and not those that refuse
+/// us instead of the customer: who we are, the method, the address of a proxy.
+fn is_refusal(status: StatusCode) -> bool {
+    status.is_client_error() && !matches!(status.as_u16(), 401 | 403 | 405 | 407 | 408 | 409 | 425 | 429)
+}
+
 impl ChargeBody {
     fn is_of(&self, payment: &Payment) -> bool {
         self.state == "succeeded"
@@ -156,5 +169,15 @@ mod tests {
         let provider = Provider::new("http://127.0.0.1:9/pay/", Duration::from_secs(1)).unwrap();
         assert_eq!(provider.charges.as_str(), "http://127.0.0.1:9/pay/v1/charges");
         assert!(Provider::new("mailto:a@b.c", Duration::from_secs(1)).is_err());
+    }
+
+    #[test]
+    fn only_what_refuses_the_charge_itself_is_a_refusal() {
+        let all = (100..600).filter_map(|code| StatusCode::from_u16(code).ok());
+        let refusing: Vec<u16> = all.filter(|status| is_refusal(*status)).map(|status| status.as_u16()).collect();
+        assert!([400, 404, 410, 422, 451].iter().all(|code| refusing.contains(code)), "{refusing:?}");
+        for code in [200, 302, 401, 403, 405, 407, 408, 409, 425, 429, 500, 503] {
+            assert!(!refusing.contains(&code), "{code}");
+        }
     }
 }

@@ -36,7 +36,8 @@ pub struct Book {
     pub look_ups_to_lose: AtomicU32,
     /// New keys still to be declined.
     pub declines_left: AtomicU32,
-    /// Whether every new key is declined; one with a token that begins `tok_declined` always is.
+    /// Whether every new key is declined; one with a token that begins `tok_declined` always is. One that begins
+    /// `tok_malformed` is refused with 422, and its key stays new.
     pub declining: AtomicBool,
     /// How long every answer takes, ms.
     pub answer_ms: AtomicU64,
@@ -82,6 +83,9 @@ impl Book {
             Some((earlier, charge)) if earlier == sent => return (StatusCode::OK, charge.clone()),
             Some(_) => return (StatusCode::UNPROCESSABLE_ENTITY, json!({ "code": "key_reused" })),
             None => {}
+        }
+        if sent["payment_token"].as_str().is_some_and(|token| token.starts_with("tok_malformed")) {
+            return (StatusCode::UNPROCESSABLE_ENTITY, json!({ "code": "token_unknown" }));
         }
         let never_pays = sent["payment_token"].as_str().is_some_and(|token| token.starts_with("tok_declined"));
         let says_no = declined.contains(key) || never_pays || self.declining.load(Ordering::SeqCst);

@@ -111,3 +111,21 @@ async fn another_card_is_charged_only_under_another_key() {
     assert_eq!(sent, ["tok-new"]);
     bed.assert_square().await;
 }
+
+#[tokio::test]
+async fn a_token_that_the_provider_refuses_to_read_is_a_decline_and_a_new_one_pays() {
+    let mut bed = bed().await;
+    bed.customer("PRO", "USD", "2026-01-01 00:00+00").await;
+    bed.does("UPDATE app.tenants SET payment_token = 'tok_malformed'").await;
+    // While nobody can be asked whether an earlier request has taken the money, it is not known.
+    bed.book.look_ups_to_lose.store(1_000, Ordering::SeqCst);
+    assert_eq!(bed.bill("2026-01-01T02:00:00Z").await.unknown, 1);
+    bed.book.look_ups_to_lose.store(0, Ordering::SeqCst);
+    let summary = bed.bill("2026-01-01T02:00:00Z").await;
+    assert_eq!((summary.failed, summary.unknown), (1, 0));
+    assert_eq!(bed.words("SELECT state FROM app.payments").await, ["failed"]);
+    bed.does("UPDATE app.tenants SET payment_token = 'tok-new'").await;
+    assert_eq!(bed.bill("2026-01-03T00:00:00Z").await.charged, 1);
+    assert_eq!(bed.words("SELECT state FROM app.invoices").await, ["paid"]);
+    bed.assert_square().await;
+}
