@@ -2,12 +2,13 @@
 //!
 //! The base is the plan's the new period starts with, in advance; the usage is the ended period's, at the
 //! plan in force when it ended. Usage is counted for the draft and counted for good at the closing: what
-//! committed in between with an earlier stamp belongs to it, what comes later to the next one.
+//! committed in between with an earlier stamp belongs to it, what comes later to the next one. The base stays
+//! the drafted one, whatever is dated at the boundary afterwards.
 
 use chrono::{DateTime, Utc};
 use forecastle_domain::{
-    BillingTerms, EndedPeriod, InvoiceDraft, InvoiceId, InvoiceState, Period, Plan, PlanHistory, SubscriptionCharge,
-    subscription_invoice,
+    BillingTerms, EndedPeriod, InvoiceDraft, InvoiceId, InvoiceState, LineKind, Period, Plan, PlanHistory,
+    SubscriptionCharge, subscription_invoice,
 };
 use forecastle_store::closings::{self, Closing};
 use forecastle_store::invoices::{self, InvoiceKey, OpenInvoice};
@@ -30,8 +31,8 @@ enum BoundaryState {
     Ahead,
     /// There was nothing to charge so far.
     NothingYet,
-    /// There is a draft.
-    Drafted(InvoiceId),
+    /// There is a draft, with this base, minor units.
+    Drafted(InvoiceId, Option<i64>),
     /// An instance of before closings has issued its invoice.
     IssuedBefore(InvoiceId),
 }
@@ -51,7 +52,9 @@ pub(crate) async fn find(tx: &mut TenantTx, period: Period, terms: &BillingTerms
     Ok(match invoices::of_period(tx, period.index).await? {
         None => Boundary { period, close_due_at, state: BoundaryState::Ahead },
         Some((invoice, InvoiceState::Draft)) => {
-            Boundary { period, close_due_at: invoice.issue_due_at, state: BoundaryState::Drafted(invoice.invoice_id) }
+            let base_minor = invoices::drafted_base_minor(tx, invoice.invoice_id).await?;
+            let state = BoundaryState::Drafted(invoice.invoice_id, base_minor);
+            Boundary { period, close_due_at: invoice.issue_due_at, state }
         }
         Some((invoice, _)) => Boundary {
             period,
@@ -77,7 +80,7 @@ impl Boundary {
         let used = usage::count_unbilled(tx, self.period.start).await?;
         let content = self.content(profile, history, used)?;
         self.state = match &content {
-            Some(content) => BoundaryState::Drafted(self.insert_draft(tx, content).await?),
+            Some(content) => BoundaryState::Drafted(self.insert_draft(tx, content).await?, base_minor(content)),
             None => BoundaryState::NothingYet,
         };
         Ok(content.is_some())
@@ -101,7 +104,7 @@ impl Boundary {
         let mut closing = Closing {
             period_index: index,
             ended_plan: self.ended_plan(history),
-            started_plan: history.at(self.period.start),
+            started_plan: self.starting_plan(profile, history),
             usage_events: 0,
             invoice_id: None,
             closed_at: self.close_due_at,
@@ -116,12 +119,12 @@ impl Boundary {
         }
         closing.usage_events = usage::bill(tx, self.period.start, index).await?;
         let invoice = match (self.content(profile, history, closing.usage_events)?, &self.state) {
-            (None, BoundaryState::Drafted(_)) => {
+            (None, BoundaryState::Drafted(..)) => {
                 // Lines only grow between draft and issue.
                 return Err(StoreError::Corrupt { what: "invoices: a draft of nothing" }.into());
             }
             (None, _) => None,
-            (Some(content), BoundaryState::Drafted(invoice)) => Some((*invoice, content)),
+            (Some(content), BoundaryState::Drafted(invoice, _)) => Some((*invoice, content)),
             (Some(content), _) => {
                 done.drafted = true;
                 Some((self.insert_draft(tx, &content).await?, content))
@@ -149,6 +152,19 @@ impl Boundary {
         (self.period.index > 0).then(|| history.before(self.period.start))
     }
 
+    /// The plan whose base the boundary charges: that of the draft where there is one, else the one in force at
+    /// the period's first instant.
+    pub(crate) fn starting_plan(&self, profile: &BillingProfile, history: &PlanHistory) -> Plan {
+        let drafted = match self.state {
+            BoundaryState::Drafted(_, base_minor) => {
+                let base_minor = base_minor.unwrap_or(0);
+                Plan::ALL.iter().copied().find(|plan| plan.base_price_minor(profile.currency) == base_minor)
+            }
+            _ => None,
+        };
+        drafted.unwrap_or_else(|| history.at(self.period.start))
+    }
+
     /// What the boundary charges with so much usage; `None` if nothing.
     pub(crate) fn content(
         &self,
@@ -160,8 +176,13 @@ impl Boundary {
             currency: profile.currency,
             tax_rate_ppm: profile.tax_rate_ppm,
             ended: self.ended_plan(history).map(|plan| EndedPeriod { plan, usage_events: used }),
-            starting_plan: Some(history.at(self.period.start)),
+            starting_plan: Some(self.starting_plan(profile, history)),
         };
         Ok(subscription_invoice(&charge)?)
     }
+}
+
+/// The base that a draft charges.
+fn base_minor(draft: &InvoiceDraft) -> Option<i64> {
+    draft.lines.iter().find(|line| line.kind == LineKind::Base).map(|line| line.unit_price_minor)
 }

@@ -111,7 +111,7 @@ async fn schedule(
     now: DateTime<Utc>,
 ) -> Result<Requested, ChangeError> {
     let running = period_index(profile, now)?;
-    let billed = closings::closed(tx).await?.newest.unwrap_or(0);
+    let billed = invoices::newest_drafted(tx).await?.max(closings::closed(tx).await?.newest).unwrap_or(0);
     let effective_at = profile.calendar.period(running.max(billed)).end;
     plan_changes::cancel_pending(tx, now).await?;
     let (from, to) = (profile.plan, request.to);

@@ -44,7 +44,7 @@ pub async fn upcoming_invoice(tx: &mut TenantTx, terms: &BillingTerms) -> Result
     Ok(Upcoming {
         period,
         issue_due_at: boundary.close_due_at,
-        starting_plan: history.at(period.start),
+        starting_plan: boundary.starting_plan(&profile, &history),
         currency: profile.currency,
         usage_events,
         content,

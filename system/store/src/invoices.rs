@@ -92,6 +92,29 @@ pub async fn of_period(
     .transpose()
 }
 
+/// The newest period that has a subscription invoice, be it a draft; `None` if no period has one.
+///
+/// # Errors
+/// As [`StoreError`] says.
+pub async fn newest_drafted(tx: &mut TenantTx) -> Result<Option<u32>, StoreError> {
+    let query = sqlx::query_scalar(
+        "SELECT max(period_index) FROM app.invoices WHERE tenant_id = $1 AND kind = 'subscription'",
+    );
+    let newest: Option<Option<i32>> = tx.scalar(query.bind(tx.tenant_id().as_uuid())).await?;
+    Ok(newest.flatten().and_then(|index| u32::try_from(index).ok()))
+}
+
+/// What a draft charges for the starting period, minor units; `None` where it has no base line.
+///
+/// # Errors
+/// As [`StoreError`] says.
+pub async fn drafted_base_minor(tx: &mut TenantTx, invoice: InvoiceId) -> Result<Option<i64>, StoreError> {
+    let query = sqlx::query_scalar(
+        "SELECT unit_price_minor FROM app.invoice_lines WHERE tenant_id = $1 AND invoice_id = $2 AND kind = 'base'",
+    );
+    tx.scalar(query.bind(tx.tenant_id().as_uuid()).bind(invoice.as_uuid())).await
+}
+
 /// Which of a period's invoices one is; unique with tenant and period.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct InvoiceKey {
