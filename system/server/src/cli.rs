@@ -17,6 +17,7 @@ use forecastle_store::{CacheOptions, DbOptions, ReplicaAddress, ReplicaOptions};
 use tracing_subscriber::filter::LevelFilter;
 use uuid::Uuid;
 
+use crate::billing_args::BillingTermsArgs;
 use crate::connection_args::ConnectionArgs;
 
 /// Multi-tenant forecasting.
@@ -309,6 +310,8 @@ pub(crate) struct ServeArgs {
     /// Longest wait for one of its answers.
     #[arg(long, env = "FORECASTLE_PROVIDER_TIMEOUT_MS", default_value_t = 2_000)]
     pub(crate) provider_timeout_ms: u64,
+    #[command(flatten)]
+    pub(crate) terms: BillingTermsArgs,
     /// What the payment provider signs its events with: whsec_<base64>, or two of them separated by a comma
     /// while they are being exchanged; without it, events are answered 503.
     #[arg(long, env = "FORECASTLE_WEBHOOK_SECRETS", hide_env_values = true)]
@@ -537,17 +540,8 @@ pub(crate) struct BillArgs {
     /// Tenants billed side by side.
     #[arg(long, env = "FORECASTLE_PARALLEL", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=256))]
     pub(crate) parallel: u32,
-    /// From a period's start to the issue of its invoice, s; at most a day. Usage that commits meanwhile joins it.
-    #[arg(long, env = "FORECASTLE_ISSUE_AFTER_S", default_value_t = 3_600,
-          value_parser = clap::value_parser!(i64).range(0..=86_400))]
-    pub(crate) issue_after_s: i64,
-    /// From the issue to the three further charges of one that was declined, s, ascending.
-    #[arg(long, env = "FORECASTLE_RETRY_AFTER_S", value_parser = ascending_seconds, default_value = "86400,259200,604800")]
-    pub(crate) retry_after_s: RetrySeconds,
-    /// From the last of them, which makes the tenant past due, to giving the invoice up, s.
-    #[arg(long, env = "FORECASTLE_GIVE_UP_AFTER_S", default_value_t = 604_800,
-          value_parser = clap::value_parser!(i64).range(1..=31_536_000))]
-    pub(crate) give_up_after_s: i64,
+    #[command(flatten)]
+    pub(crate) terms: BillingTermsArgs,
     /// redis://host:port/, where cached plans are deleted when they change; absent: they last their time.
     #[arg(long, env = "FORECASTLE_REDIS_URL", hide_env_values = true)]
     pub(crate) redis_url: Option<String>,
@@ -560,20 +554,6 @@ pub(crate) struct BillArgs {
     /// Name of this process.
     #[arg(long, env = "FORECASTLE_INSTANCE", default_value = "biller")]
     pub(crate) instance: String,
-}
-
-/// The three waits of dunning, s.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct RetrySeconds(pub(crate) [i64; 3]);
-
-fn ascending_seconds(text: &str) -> Result<RetrySeconds, String> {
-    let numbers: Result<Vec<i64>, _> = text.split(',').map(|part| part.trim().parse()).collect();
-    let waits: [i64; 3] = numbers
-        .ok()
-        .and_then(|numbers| numbers.try_into().ok())
-        .ok_or("three whole numbers of seconds with commas between are wanted")?;
-    let is_ascending = 0 < waits[0] && waits[0] < waits[1] && waits[1] < waits[2] && waits[2] <= 31_536_000;
-    is_ascending.then_some(RetrySeconds(waits)).ok_or_else(|| "they must ascend, from 1 to 31536000".to_owned())
 }
 
 #[derive(Args)]

@@ -1,5 +1,6 @@
 //! Forecastle: one binary, `serve`, `work`, `bill`, `mail`, `alert`, `migrate`, `seed`, `compute`, `flag` and `openapi`.
 
+mod billing_args;
 mod cli;
 mod commands;
 mod connection_args;

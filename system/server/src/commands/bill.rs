@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
-use chrono::{TimeDelta, Utc};
-use forecastle_billing::{BillingRun, BillingTerms, Provider};
+use chrono::Utc;
+use forecastle_billing::{BillingRun, Provider};
 use forecastle_store::{Cache, CacheOptions, Db};
 use serde_json::json;
 
@@ -59,10 +59,5 @@ fn open(args: &BillArgs) -> anyhow::Result<BillingRun> {
         }
         None => None,
     };
-    let terms = BillingTerms {
-        issue_after: TimeDelta::seconds(args.issue_after_s),
-        retry_after: args.retry_after_s.0.map(TimeDelta::seconds),
-        give_up_after: TimeDelta::seconds(args.give_up_after_s),
-    };
-    Ok(BillingRun { db, provider, terms, at_once: args.parallel as usize, cache })
+    Ok(BillingRun { db, provider, terms: args.terms.terms(), at_once: args.parallel as usize, cache })
 }

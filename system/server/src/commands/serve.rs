@@ -73,6 +73,7 @@ fn config(args: &ServeArgs) -> anyhow::Result<ApiConfig> {
     let provider_timeout = Duration::from_millis(args.provider_timeout_ms);
     let provider = args.provider_url.as_ref().map(|url| Provider::new(url, provider_timeout));
     config.provider = provider.transpose().context("open payment provider")?;
+    config.billing_terms = args.terms.terms();
     let secrets = args.webhook_secrets.as_deref().map(WebhookSecrets::parse);
     config.webhook_secrets = secrets.transpose().context("read webhook secrets")?;
     config.webhook_tolerance = Duration::from_millis(args.webhook_tolerance_ms);
@@ -131,5 +132,32 @@ fn limits(args: &ServeArgs) -> Limits {
         user_floor: rate(args.rate_user_floor_per_s, default.user_floor),
         address_floor: rate(args.rate_address_floor_per_s, default.address_floor),
         credentials_floor: rate(args.rate_login_floor_per_s, default.credentials_floor),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::TimeDelta;
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::cli::{Cli, Command};
+
+    const KEY: &str = "k1:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8";
+
+    fn terms_of(flags: &[&str]) -> forecastle_billing::BillingTerms {
+        let needed = ["forecastle", "serve", "--database-url", "postgres://forecastle_app@localhost/x"];
+        let more = ["--redis-url", "redis://localhost/", "--signing-keys", KEY];
+        let cli = Cli::try_parse_from(needed.iter().chain(&more).chain(flags)).unwrap();
+        let Command::Serve(args) = cli.command else { panic!("serve") };
+        config(&args).unwrap().billing_terms
+    }
+
+    #[tokio::test]
+    async fn the_api_dates_dunning_by_the_billers_own_settings() {
+        assert_eq!(terms_of(&[]), forecastle_billing::BillingTerms::default());
+        let told = terms_of(&["--issue-after-s", "7", "--retry-after-s", "1,2,3", "--give-up-after-s", "9"]);
+        assert_eq!((told.issue_after, told.give_up_after), (TimeDelta::seconds(7), TimeDelta::seconds(9)));
+        assert_eq!(told.retry_after, [1, 2, 3].map(TimeDelta::seconds));
     }
 }
