@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use forecastle_billing::{BillingTerms, Provider, WebhookSecrets};
+use forecastle_billing::{BillingTerms, Patience, Provider, WebhookSecrets};
 use forecastle_domain::LaunchPhase;
 use forecastle_store::sessions::Lifetimes;
 use forecastle_store::{CacheOptions, DbOptions, ReplicaOptions};
@@ -139,6 +139,9 @@ pub struct ApiConfig {
     pub limits: Limits,
     /// The payment provider; without it, what charges is answered 503.
     pub provider: Option<Provider>,
+    /// Longest time that one request asks the provider; what is not known by then is answered 202. Less than
+    /// `request_timeout`.
+    pub provider_patience: Duration,
     /// The durations of dunning; the biller's own.
     pub billing_terms: BillingTerms,
     /// What the payment provider signs its events with; without it they are answered 503.
@@ -203,12 +206,18 @@ impl ApiConfig {
             analytics: None,
             limits: Limits::default(),
             provider: None,
+            provider_patience: Duration::from_secs(5),
             billing_terms: BillingTerms::default(),
             webhook_secrets: None,
             webhook_tolerance: Duration::from_secs(300),
             webhook_bytes_max: 64 << 10,
             streams: StreamLimits::default(),
         }
+    }
+
+    /// The time that one request has for asking the provider, from now.
+    pub(crate) fn patience(&self) -> Patience {
+        Patience::of_request(self.provider_patience)
     }
 
     /// The tolerance in the type that times are compared in.

@@ -8,6 +8,7 @@ use forecastle_store::payments::{self, Payment, PaymentState};
 use forecastle_store::{Db, StoreError, periods};
 
 use crate::cached::Cached;
+use crate::patience::Patience;
 use crate::provider::{ChargeAnswer, LookUp, Provider};
 
 /// Requests for one charge in one run; all with the same key.
@@ -32,7 +33,8 @@ pub(crate) enum Collected {
     Declined,
 }
 
-/// Asks for the charge until the answer is clear, at most three times, and records it.
+/// Asks for the charge until the answer is clear, at most three times and as long as patience lasts, and records
+/// it. What was not asked for stays as it was, and counts as unknown.
 pub(crate) async fn collect(
     db: &Db,
     provider: &Provider,
@@ -40,6 +42,7 @@ pub(crate) async fn collect(
     payment: &Payment,
     terms: &BillingTerms,
     cached: &Cached,
+    patience: &Patience,
 ) -> Result<Collected, StoreError> {
     let record = async |answer: Answer| match answer {
         Answer::Unknown => record(db, tenant, payment, &answer, terms).await,
@@ -58,10 +61,13 @@ pub(crate) async fn collect(
     let Some(token) = payment.payment_token.as_deref() else { return record(Answer::Declined).await };
     let mut ask_first = payment.state == PaymentState::Unknown;
     for _ in 0..CHARGE_ROUNDS_MAX {
-        if ask_first && let LookUp::Found { provider_charge_id } = find(provider, payment).await {
+        if ask_first && let LookUp::Found { provider_charge_id } = find(provider, payment, patience).await {
             return record(Answer::Charged(provider_charge_id)).await;
         }
-        match provider.charge(payment, token).await {
+        if !patience.lasts() {
+            return Ok(Collected::Unknown);
+        }
+        match patience.ask(ChargeAnswer::Unclear, provider.charge(payment, token)).await {
             ChargeAnswer::Charged { provider_charge_id } => {
                 return record(Answer::Charged(provider_charge_id)).await;
             }
@@ -70,8 +76,10 @@ pub(crate) async fn collect(
                 // Written before the question: a run killed here leaves "unknown", not "intended".
                 record(Answer::Unknown).await?;
                 if answer == ChargeAnswer::Refused {
-                    match find(provider, payment).await {
-                        LookUp::Found { provider_charge_id } => return record(Answer::Charged(provider_charge_id)).await,
+                    match find(provider, payment, patience).await {
+                        LookUp::Found { provider_charge_id } => {
+                            return record(Answer::Charged(provider_charge_id)).await;
+                        }
                         LookUp::Absent => return record(Answer::Declined).await,
                         LookUp::Unclear => {}
                     }
@@ -81,17 +89,20 @@ pub(crate) async fn collect(
             }
         }
     }
-    match find(provider, payment).await {
+    match find(provider, payment, patience).await {
         LookUp::Found { provider_charge_id } => record(Answer::Charged(provider_charge_id)).await,
         LookUp::Absent | LookUp::Unclear => Ok(Collected::Unknown),
     }
 }
 
 /// What the provider holds for the key; asked again while it does not say so clearly.
-async fn find(provider: &Provider, payment: &Payment) -> LookUp {
+async fn find(provider: &Provider, payment: &Payment, patience: &Patience) -> LookUp {
     let mut pause = PAUSE_MIN;
     for _ in 0..LOOK_UPS_MAX {
-        match provider.look_up(payment).await {
+        if !patience.lasts() {
+            break;
+        }
+        match patience.ask(LookUp::Unclear, provider.look_up(payment)).await {
             LookUp::Unclear => {
                 tokio::time::sleep(pause).await;
                 pause *= 2;

@@ -7,6 +7,7 @@
 mod boundary;
 mod cached;
 mod charge;
+mod patience;
 mod pay;
 mod plan_change;
 mod provider;
@@ -18,6 +19,7 @@ pub mod webhook_event;
 pub mod webhook_signature;
 
 pub use forecastle_domain::BillingTerms;
+pub use patience::Patience;
 pub use pay::{PayOutcome, PayStart, begin_pay, finish_pay, pay_declined};
 pub use plan_change::{
     ChangeError, ChangeRefusal, ChangeRequest, Requested, Withdrawn, open_charge, request_change, settle_charge,

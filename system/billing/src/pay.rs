@@ -6,6 +6,7 @@ use forecastle_store::{Db, StoreError, TenantTx, invoice_views, invoices, paymen
 
 use crate::cached::Cached;
 use crate::charge::{Collected, collect};
+use crate::patience::Patience;
 use crate::provider::Provider;
 
 /// What stands between a request to pay and the provider.
@@ -69,8 +70,9 @@ pub async fn finish_pay(
     tenant: TenantId,
     payment: &Payment,
     terms: &BillingTerms,
+    patience: &Patience,
 ) -> Result<PayOutcome, StoreError> {
-    match collect(db, provider, tenant, payment, terms, &Cached::by_the_caller()).await? {
+    match collect(db, provider, tenant, payment, terms, &Cached::by_the_caller(), patience).await? {
         Collected::Charged => Ok(PayOutcome::Paid),
         Collected::Declined => Ok(PayOutcome::Declined),
         Collected::Unknown => Ok(PayOutcome::Unknown),
@@ -92,6 +94,7 @@ pub async fn pay_declined(
     provider: &Provider,
     tenant: TenantId,
     terms: &BillingTerms,
+    patience: &Patience,
 ) -> Result<usize, StoreError> {
     let mut tx = db.tenant(tenant).begin().await?;
     let declined = invoices::issued(&mut tx).await?.into_iter().filter(|invoice| invoice.dunning_step > 0);
@@ -99,10 +102,13 @@ pub async fn pay_declined(
     tx.rollback().await;
     let mut paid = 0;
     for invoice in declined {
+        if !patience.lasts() {
+            break;
+        }
         let mut tx = db.tenant(tenant).begin().await?;
         let PayStart::Charge(payment) = begin_pay(&mut tx, invoice).await? else { continue };
         tx.commit().await?;
-        if finish_pay(db, provider, tenant, &payment, terms).await? == PayOutcome::Paid {
+        if finish_pay(db, provider, tenant, &payment, terms, patience).await? == PayOutcome::Paid {
             paid += 1;
         }
     }

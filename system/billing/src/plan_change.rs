@@ -22,6 +22,7 @@ use uuid::Uuid;
 
 use crate::cached::Cached;
 use crate::charge::collect;
+use crate::patience::Patience;
 use crate::provider::Provider;
 
 /// Why a change could not be worked on.
@@ -213,8 +214,9 @@ pub async fn settle_charge(
     tenant: TenantId,
     payment: &Payment,
     terms: &BillingTerms,
+    patience: &Patience,
 ) -> Result<(), StoreError> {
-    collect(db, provider, tenant, payment, terms, &Cached::by_the_caller()).await.map(drop)
+    collect(db, provider, tenant, payment, terms, &Cached::by_the_caller(), patience).await.map(drop)
 }
 
 /// What came of taking a waiting downgrade back.

@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 
 use crate::cached::Cached;
 use crate::charge::{Collected, collect};
+use crate::patience::Patience;
 use crate::provider::Provider;
 use crate::tenant_books::{BooksError, Step, advance};
 
@@ -104,6 +105,9 @@ pub struct BillingRun {
     pub at_once: usize,
     /// Where cached plans and dashboards are deleted when they change; without it they last their time.
     pub cache: Option<Cache>,
+    /// How long the provider may go without a clear answer, over all that is asked, before this run asks it
+    /// nothing more. What it would have asked counts as unknown, and is the next run's.
+    pub silence_max: Duration,
 }
 
 impl BillingRun {
@@ -113,17 +117,17 @@ impl BillingRun {
     /// Only if the list of tenants cannot be read; one tenant's trouble is counted as `incomplete`.
     pub async fn to(&self, as_of: DateTime<Utc>) -> Result<RunSummary, StoreError> {
         let tenants = list_tenants(&self.db, as_of).await?;
-        let cached = Arc::new(Cached::new(self.cache.clone()));
+        let shared = Arc::new((Cached::new(self.cache.clone()), Patience::of_run(self.silence_max)));
         let slots = Arc::new(Semaphore::new(self.at_once.max(1)));
         let mut tasks = JoinSet::new();
         let mut summary = RunSummary::default();
         let died = RunSummary { incomplete: 1, ..RunSummary::default() };
         for tenant in tenants {
             let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { break };
-            let (run, cached) = (self.clone(), Arc::clone(&cached));
+            let (run, shared) = (self.clone(), Arc::clone(&shared));
             tasks.spawn(async move {
                 let _slot = slot;
-                run.bill_tenant(tenant, as_of, &cached).await
+                run.bill_tenant(tenant, as_of, &shared.0, &shared.1).await
             });
             while let Some(done) = tasks.try_join_next() {
                 summary.add(&done.unwrap_or(died));
@@ -132,7 +136,11 @@ impl BillingRun {
         while let Some(done) = tasks.join_next().await {
             summary.add(&done.unwrap_or(died));
         }
-        let owed = cached.settle().await;
+        if !shared.1.lasts() {
+            tracing::warn!("the provider was silent for too long; what is left to collect is for the next run");
+            metrics::counter!("forecastle_billing_provider_silent_total").increment(1);
+        }
+        let owed = shared.0.settle().await;
         if owed > 0 {
             tracing::error!(owed, "cached plans could not be deleted");
             summary.incomplete += owed;
@@ -141,7 +149,13 @@ impl BillingRun {
         Ok(summary)
     }
 
-    async fn bill_tenant(&self, tenant: TenantId, as_of: DateTime<Utc>, cached: &Cached) -> RunSummary {
+    async fn bill_tenant(
+        &self,
+        tenant: TenantId,
+        as_of: DateTime<Utc>,
+        cached: &Cached,
+        patience: &Patience,
+    ) -> RunSummary {
         let mut summary = RunSummary::default();
         // Nobody can be asked inside of a step, so one that would change the plan ends before it.
         let mut may_change_plan = !cached.is_present();
@@ -171,7 +185,7 @@ impl BillingRun {
                 may_change_plan = true;
             }
             for payment in &step.to_collect {
-                match collect(&self.db, &self.provider, tenant, payment, &self.terms, cached).await {
+                match collect(&self.db, &self.provider, tenant, payment, &self.terms, cached, patience).await {
                     Ok(Collected::Charged) => summary.charged += 1,
                     Ok(Collected::AlreadyRecorded) => {}
                     Ok(Collected::Declined) => summary.failed += 1,

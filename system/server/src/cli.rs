@@ -310,6 +310,9 @@ pub(crate) struct ServeArgs {
     /// Longest wait for one of its answers.
     #[arg(long, env = "FORECASTLE_PROVIDER_TIMEOUT_MS", default_value_t = 2_000)]
     pub(crate) provider_timeout_ms: u64,
+    /// Longest time that one request asks it; less than --request-timeout-ms. What is not known then is answered 202.
+    #[arg(long, env = "FORECASTLE_PROVIDER_PATIENCE_MS", default_value_t = 5_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) provider_patience_ms: u64,
     #[command(flatten)]
     pub(crate) terms: BillingTermsArgs,
     /// What the payment provider signs its events with: whsec_<base64>, or two of them separated by a comma
@@ -528,6 +531,9 @@ pub(crate) struct BillArgs {
     /// Longest wait for one of its answers.
     #[arg(long, env = "FORECASTLE_PROVIDER_TIMEOUT_MS", default_value_t = 2_000)]
     pub(crate) provider_timeout_ms: u64,
+    /// How long it may go without a clear answer, over all that a run asks, before the run asks nothing more.
+    #[arg(long, env = "FORECASTLE_PROVIDER_SILENCE_MS", default_value_t = 20_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) provider_silence_ms: u64,
     /// Bring the books to this time (RFC 3339), once. Exit code 5 if something is left to be done.
     #[arg(long, env = "FORECASTLE_AS_OF")]
     pub(crate) as_of: Option<DateTime<Utc>>,

@@ -97,9 +97,8 @@ pub async fn of_period(
 /// # Errors
 /// As [`StoreError`] says.
 pub async fn newest_drafted(tx: &mut TenantTx) -> Result<Option<u32>, StoreError> {
-    let query = sqlx::query_scalar(
-        "SELECT max(period_index) FROM app.invoices WHERE tenant_id = $1 AND kind = 'subscription'",
-    );
+    let query =
+        sqlx::query_scalar("SELECT max(period_index) FROM app.invoices WHERE tenant_id = $1 AND kind = 'subscription'");
     let newest: Option<Option<i32>> = tx.scalar(query.bind(tx.tenant_id().as_uuid())).await?;
     Ok(newest.flatten().and_then(|index| u32::try_from(index).ok()))
 }

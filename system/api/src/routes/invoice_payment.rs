@@ -137,7 +137,9 @@ async fn pay_once(
         PayStart::NoPaymentMethod => return attempt.finish(Err(no_payment_method())).await,
     };
     attempt.tx.commit().await?;
-    let outcome = finish_pay(&state.db, provider, caller.tenant, &payment, &state.config.billing_terms).await?;
+    let config = &state.config;
+    let (terms, patience) = (&config.billing_terms, config.patience());
+    let outcome = finish_pay(&state.db, provider, caller.tenant, &payment, terms, &patience).await?;
     let mut attempt = match idempotent::begin(state, caller, request).await? {
         Begun::Replay(response) => return Ok(response),
         Begun::Fresh(attempt) => attempt,

@@ -81,7 +81,10 @@ pub(crate) async fn replace(
 /// What was declined before is tried with the new one. What does not succeed here is left to its dunning.
 async fn pay_overdue(state: &AppState, provider: &Provider, caller: &Caller) {
     let changed = [CacheKey::plan(caller.tenant), CacheKey::dashboard(caller.tenant)];
-    let work = async { Ok(pay_declined(&state.db, provider, caller.tenant, &state.config.billing_terms).await?) };
+    let config = &state.config;
+    let work = async {
+        Ok(pay_declined(&state.db, provider, caller.tenant, &config.billing_terms, &config.patience()).await?)
+    };
     if let Err(error) = changing(&state.cache, &changed, work).await {
         tracing::warn!(code = error.code(), "pay what is overdue with a new payment method");
     }

@@ -184,7 +184,8 @@ async fn charge(
     upgrade: &Upgrade,
     payment: &Payment,
 ) -> Result<Response, ApiError> {
-    settle_charge(&state.db, provider, caller.tenant, payment, &state.config.billing_terms).await?;
+    let config = &state.config;
+    settle_charge(&state.db, provider, caller.tenant, payment, &config.billing_terms, &config.patience()).await?;
     let mut attempt = match idempotent::begin(state, caller, request).await? {
         Begun::Replay(response) => return Ok(response),
         Begun::Fresh(attempt) => attempt,

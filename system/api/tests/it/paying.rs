@@ -76,7 +76,14 @@ impl PayBed {
 
     pub(crate) async fn bill(&self, as_of: DateTime<Utc>) -> RunSummary {
         let (db, provider) = (self.biller.clone(), self.provider.clone());
-        let run = BillingRun { db, provider, terms: BillingTerms::default(), at_once: 2, cache: None };
+        let run = BillingRun {
+            db,
+            provider,
+            terms: BillingTerms::default(),
+            at_once: 2,
+            cache: None,
+            silence_max: Duration::from_secs(20),
+        };
         run.to(as_of).await.unwrap()
     }
 

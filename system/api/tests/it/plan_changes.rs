@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use chrono::Utc;
-use forecastle_billing::{BillingTerms, ChangeRequest, Requested, request_change, settle_charge};
+use forecastle_billing::{BillingTerms, ChangeRequest, Patience, Provider, Requested, request_change, settle_charge};
 use forecastle_domain::{Plan, TenantId, UserId};
 use forecastle_store::forecast_control;
 use forecastle_store::plan_upgrades::UpgradeRequest;
@@ -12,7 +12,7 @@ use forecastle_testbed::customers::{self, count};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::fixtures::{Answer, text};
+use crate::fixtures::{Answer, Instance, text};
 use crate::paying::{Event, Owner, PayBed, charge_event};
 
 /// Longest wait for what goes on by itself.
@@ -175,10 +175,10 @@ async fn an_instance_that_dies_after_any_step_leaves_the_rest_to_the_run() {
         if dies_after_the_charge {
             bed.book.hold_answers();
             let (db, provider) = (bed.biller.clone(), bed.provider.clone());
-            let dying =
-                tokio::spawn(
-                    async move { settle_charge(&db, &provider, tenant, &payment, &BillingTerms::default()).await },
-                );
+            let dying = tokio::spawn(async move {
+                let patience = Patience::of_request(PATIENCE);
+                settle_charge(&db, &provider, tenant, &payment, &BillingTerms::default(), &patience).await
+            });
             bed.book.until_asked(1).await;
             dying.abort();
             assert!(dying.await.unwrap_err().is_cancelled());
@@ -383,4 +383,28 @@ async fn two_requests_at_the_quotas_edge_admit_exactly_one() {
         crate::product::join_all(cancelling).await;
         assert_eq!(count(&mut admin, "SELECT taken::bigint FROM app.quota_periods").await, 4);
     }
+}
+
+#[tokio::test]
+async fn a_silent_provider_is_answered_202_within_the_requests_time() {
+    let mut bed = PayBed::start().await;
+    let owner = bed.owner("ada", "STARTER").await;
+    // Takes connections and never says a word.
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", silent.local_addr().unwrap());
+    let mut config = bed.config.clone();
+    config.provider = Some(Provider::new(&url, Duration::from_millis(800)).unwrap());
+    config.provider_patience = Duration::from_millis(1_000);
+    config.request_timeout = Duration::from_secs(4);
+    bed.bill(later(2)).await;
+    bed.api = Instance::start(config).await;
+    let upgrade = ask(&bed, &owner, "up-1", "PRO").await.expect(202).json();
+    assert_eq!(upgrade["state"], "awaiting_payment");
+    let path = format!("/v1/invoices/{}/pay", text(&upgrade, "invoice_id"));
+    bed.api.post_with_key(&path, &owner.token, "pay-1", json!({})).await.expect(202);
+    // The run, whose provider speaks, ends it.
+    let summary = bed.bill(later(3)).await;
+    assert_eq!((summary.charged, summary.unknown), (1, 0), "{summary:?}");
+    until_plan(&bed, &owner, "PRO").await;
+    assert_run_is_content(&mut bed).await;
 }

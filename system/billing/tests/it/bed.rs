@@ -30,7 +30,14 @@ pub(crate) async fn bed() -> Bed {
     let admin = customers::connect(&postgres.admin_url()).await;
     let (url, book) = provider::start().await;
     let provider = Provider::new(&url, PROVIDER_TIMEOUT).unwrap();
-    let run = BillingRun { db, provider, terms: BillingTerms::default(), at_once: 4, cache: None };
+    let run = BillingRun {
+        db,
+        provider,
+        terms: BillingTerms::default(),
+        at_once: 4,
+        cache: None,
+        silence_max: Duration::from_secs(20),
+    };
     Bed { run, admin, book, _postgres: postgres }
 }
 

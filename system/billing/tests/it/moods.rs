@@ -1,6 +1,7 @@
 //! A provider whose answers are lost, late, or a refusal: the money is taken once, and known in the end.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use forecastle_billing::RunSummary;
 
@@ -127,5 +128,25 @@ async fn a_token_that_the_provider_refuses_to_read_is_a_decline_and_a_new_one_pa
     bed.does("UPDATE app.tenants SET payment_token = 'tok-new'").await;
     assert_eq!(bed.bill("2026-01-03T00:00:00Z").await.charged, 1);
     assert_eq!(bed.words("SELECT state FROM app.invoices").await, ["paid"]);
+    bed.assert_square().await;
+}
+
+#[tokio::test]
+async fn a_silent_provider_costs_a_run_its_patience_and_not_every_tenants() {
+    let mut bed = bed().await;
+    for _ in 0..12 {
+        bed.customer("STARTER", "USD", "2026-01-01 00:00+00").await;
+    }
+    bed.run.silence_max = Duration::from_secs(1);
+    bed.book.answers_to_withhold.store(1_000, Ordering::SeqCst);
+    bed.book.look_ups_to_lose.store(1_000, Ordering::SeqCst);
+    let summary = bed.bill("2026-01-01T02:00:00Z").await;
+    assert_eq!((summary.issued, summary.unknown, summary.incomplete), (12, 12, 0));
+    // Four at once, 400 ms each: those under way when it ends are let go.
+    let posts = bed.book.posts.load(Ordering::SeqCst);
+    assert!((1..=8).contains(&posts), "{posts} requests");
+    bed.book.answers_to_withhold.store(0, Ordering::SeqCst);
+    bed.book.look_ups_to_lose.store(0, Ordering::SeqCst);
+    assert_eq!(bed.bill("2026-01-01T02:00:00Z").await, RunSummary { charged: 12, ..RunSummary::default() });
     bed.assert_square().await;
 }

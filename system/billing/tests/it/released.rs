@@ -77,7 +77,14 @@ async fn books_of_the_released_schema_go_on_after_the_migration() {
     let db = Db::open(DbOptions::new(in_released(postgres.url_of("forecastle_app")), "bill")).unwrap();
     let (url, book) = provider::start().await;
     let provider = Provider::new(&url, Duration::from_secs(1)).unwrap();
-    let run = BillingRun { db, provider, terms: BillingTerms::default(), at_once: 2, cache: None };
+    let run = BillingRun {
+        db,
+        provider,
+        terms: BillingTerms::default(),
+        at_once: 2,
+        cache: None,
+        silence_max: Duration::from_secs(20),
+    };
     let summary = run.to("2026-02-02T00:00:00Z".parse().unwrap()).await.unwrap();
     // February's three, the one that was unknown, and the second try of the one that was declined.
     assert_eq!((summary.issued, summary.charged, summary.failed), (3, 5, 0));

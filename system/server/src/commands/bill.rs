@@ -59,5 +59,6 @@ fn open(args: &BillArgs) -> anyhow::Result<BillingRun> {
         }
         None => None,
     };
-    Ok(BillingRun { db, provider, terms: args.terms.terms(), at_once: args.parallel as usize, cache })
+    let silence_max = Duration::from_millis(args.provider_silence_ms);
+    Ok(BillingRun { db, provider, terms: args.terms.terms(), silence_max, at_once: args.parallel as usize, cache })
 }

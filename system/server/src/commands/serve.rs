@@ -73,6 +73,7 @@ fn config(args: &ServeArgs) -> anyhow::Result<ApiConfig> {
     let provider_timeout = Duration::from_millis(args.provider_timeout_ms);
     let provider = args.provider_url.as_ref().map(|url| Provider::new(url, provider_timeout));
     config.provider = provider.transpose().context("open payment provider")?;
+    config.provider_patience = Duration::from_millis(args.provider_patience_ms);
     config.billing_terms = args.terms.terms();
     let secrets = args.webhook_secrets.as_deref().map(WebhookSecrets::parse);
     config.webhook_secrets = secrets.transpose().context("read webhook secrets")?;
