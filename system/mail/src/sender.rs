@@ -3,19 +3,21 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::Utc;
 use forecastle_store::backlog::backlog;
 use forecastle_store::mail_outbox::{self, ClaimedMail, MailOutcome, MailTerms};
 use forecastle_store::mail_tokens::MailTokenKey;
 use forecastle_store::{Db, DbOptions, StoreError};
 use lettre::message::Mailbox;
 use rand::RngExt as _;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::compose::Wording;
 use crate::send::Desk;
 use crate::smtp::{BadSmtpAddress, Refusal, Smtp, SmtpOptions};
 
-/// Times the note of an outcome is tried before the lease is left to run out.
+/// Times the note of an outcome is tried once the sender is to end, or where it is refused.
 const SETTLE_TRIES_MAX: u32 = 5;
 /// Pause between two of them.
 const SETTLE_PAUSE: Duration = Duration::from_millis(200);
@@ -41,8 +43,8 @@ pub struct SenderConfig {
     pub poll: Duration,
     /// Mails sent at once.
     pub concurrency: u32,
-    /// Tries before a mail is dead.
-    pub attempts_max: u32,
+    /// Age beyond which a mail that was tried is dead; one with a token ends with it.
+    pub age_max: Duration,
     /// Back-off after the first try; doubles with each.
     pub backoff_base: Duration,
     /// Longest back-off.
@@ -69,6 +71,8 @@ struct Sender {
     db: Db,
     desk: Desk,
     config: SenderConfig,
+    /// Whether the sender is to end.
+    draining: watch::Receiver<bool>,
 }
 
 /// Sends mails until `shutdown` resolves; then finishes those under way and returns. A server that does
@@ -85,11 +89,22 @@ pub async fn run(config: SenderConfig, shutdown: impl Future<Output = ()> + Send
         from,
         token_key: config.token_key.clone(),
     };
-    let sender = Arc::new(Sender { db, desk, config });
+    let (drain, draining) = watch::channel(false);
+    let sender = Arc::new(Sender { db, desk, config, draining });
     tokio::pin!(shutdown);
     loop {
-        // Not raced against the shutdown: a claim that was sent has to be heard, and its mails settled.
-        let taken = sender.round().await;
+        // Told of the shutdown, and not ended by it: a claim that was sent has to be heard, and its mails settled.
+        let round = sender.round();
+        tokio::pin!(round);
+        let taken = tokio::select! {
+            biased;
+            taken = &mut round => taken,
+            () = &mut shutdown => {
+                drain.send_replace(true);
+                round.await;
+                break;
+            }
+        };
         sender.measure().await;
         if taken == 0 && sender.config.once {
             break;
@@ -108,10 +123,7 @@ pub async fn run(config: SenderConfig, shutdown: impl Future<Output = ()> + Send
 impl Sender {
     /// Claims and sends one batch; how many mails it took.
     async fn round(self: &Arc<Self>) -> usize {
-        let terms = MailTerms {
-            lease: self.config.lease.max(self.config.smtp.timeout + LEASE_MARGIN),
-            attempts_max: self.config.attempts_max,
-        };
+        let terms = MailTerms { lease: self.config.lease.max(self.config.smtp.timeout + LEASE_MARGIN) };
         let mails = match mail_outbox::claim(&self.db, self.config.concurrency, terms).await {
             Ok(mails) => mails,
             Err(error) => {
@@ -131,13 +143,17 @@ impl Sender {
     }
 
     async fn send_one(&self, mail: &ClaimedMail) {
-        let sent = self.desk.send(mail).await;
+        let age = (Utc::now() - mail.created_at).to_std().unwrap_or_default();
+        let is_over = age >= self.config.age_max;
+        let sent = match mail.attempt {
+            // However old: each is tried once.
+            2.. if is_over => Err(Refusal::Permanent("too_old".to_owned())),
+            _ => self.desk.send(mail).await,
+        };
         let (outcome, word) = match &sent {
             Ok(()) => (MailOutcome::Sent, "sent"),
             Err(Refusal::Permanent(code)) => (MailOutcome::Dead { code }, "dead"),
-            Err(Refusal::Transient(code)) if mail.attempt >= self.config.attempts_max => {
-                (MailOutcome::Dead { code }, "dead")
-            }
+            Err(Refusal::Transient(code)) if is_over => (MailOutcome::Dead { code }, "dead"),
             Err(Refusal::Transient(code)) => (MailOutcome::Later { wait: self.backoff(mail.attempt), code }, "later"),
         };
         let code = sent.as_ref().err().map_or("", Refusal::code);
@@ -151,9 +167,11 @@ impl Sender {
         self.settle(mail, outcome).await;
     }
 
-    /// Where this fails, the lease runs out and the mail is sent again.
+    /// Until a database that was away has heard it: a mail that was taken and not noted is sent again when the
+    /// lease runs out. A sender that is to end, or is refused, tries a few times more.
     async fn settle(&self, mail: &ClaimedMail, outcome: MailOutcome<'_>) {
-        for _ in 0..SETTLE_TRIES_MAX {
+        let mut last_tries = 0;
+        while last_tries < SETTLE_TRIES_MAX {
             match mail_outbox::settle(&self.db, mail, outcome).await {
                 Ok(true) => return,
                 // A try whose answer was lost may have settled it; else another sender has it.
@@ -161,7 +179,10 @@ impl Sender {
                     metrics::counter!("forecastle_mail_claims_lost_total").increment(1);
                     return;
                 }
-                Err(error) => tracing::warn!(error = %error, "settle mail"),
+                Err(error) => {
+                    tracing::warn!(error = %error, "settle mail");
+                    last_tries += u32::from(!error.is_unavailable() || *self.draining.borrow());
+                }
             }
             tokio::time::sleep(SETTLE_PAUSE).await;
         }

@@ -447,9 +447,9 @@ pub(crate) struct MailArgs {
     /// Mails sent at once.
     #[arg(long, env = "FORECASTLE_CONCURRENCY", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=64))]
     pub(crate) concurrency: u32,
-    /// Tries before a mail is given up.
-    #[arg(long, env = "FORECASTLE_MAIL_ATTEMPTS_MAX", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
-    pub(crate) mail_attempts_max: u32,
+    /// Age at which a mail that no server took is given up, s; one with a token ends with its token.
+    #[arg(long, env = "FORECASTLE_MAIL_AGE_MAX_S", default_value_t = 345_600, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) mail_age_max_s: u64,
     /// Back-off after the first try; doubles with each.
     #[arg(long, env = "FORECASTLE_BACKOFF_BASE_MS", default_value_t = 1_000)]
     pub(crate) backoff_base_ms: u64,

@@ -12,6 +12,12 @@ pub enum SmtpMode {
     Take,
     /// Refuses it with this code: 4xx for now, 5xx for ever.
     Refuse(u16),
+    /// Refuses every connection with 554 instead of a greeting.
+    RefuseGreeting,
+    /// Wants a login, and refuses each with 535.
+    RefuseLogin,
+    /// Refuses every recipient with this answer.
+    RefuseRecipient(&'static str),
     /// Takes connections and never says a word.
     Silent,
     /// Keeps it and hangs up before it answers: its client cannot know.
@@ -109,6 +115,9 @@ impl Shared {
         }
         let mut reader = BufReader::new(connection);
         let mut writer = connection;
+        if self.mode() == SmtpMode::RefuseGreeting {
+            return writer.write_all(b"554 no service here\r\n").ok();
+        }
         writer.write_all(b"220 testbed ESMTP\r\n").ok()?;
         let mut recipient = String::new();
         loop {
@@ -119,7 +128,13 @@ impl Shared {
             let command = line.trim_end();
             let upper = command.to_ascii_uppercase();
             if upper.starts_with("EHLO") {
-                writer.write_all(b"250-testbed\r\n250 8BITMIME\r\n").ok()?;
+                writer.write_all(b"250-testbed\r\n250-AUTH PLAIN\r\n250 8BITMIME\r\n").ok()?;
+            } else if upper.starts_with("AUTH ") && self.mode() == SmtpMode::RefuseLogin {
+                writer.write_all(b"535 5.7.8 credentials invalid\r\n").ok()?;
+            } else if upper.starts_with("AUTH ") {
+                writer.write_all(b"235 welcome\r\n").ok()?;
+            } else if let (true, SmtpMode::RefuseRecipient(answer)) = (upper.starts_with("RCPT TO:"), self.mode()) {
+                writer.write_all(format!("{answer}\r\n").as_bytes()).ok()?;
             } else if upper.starts_with("RCPT TO:") {
                 recipient = command[8..].trim().trim_matches(['<', '>']).to_owned();
                 writer.write_all(b"250 ok\r\n").ok()?;
@@ -141,6 +156,10 @@ impl Shared {
                         return reader.read_line(&mut nothing).ok().map(drop);
                     }
                     SmtpMode::TakeAndHangUp => return Some(()),
+                    // Told to in the middle of a mail.
+                    SmtpMode::RefuseGreeting | SmtpMode::RefuseLogin | SmtpMode::RefuseRecipient(_) => {
+                        writer.write_all(b"451 later\r\n").ok()?;
+                    }
                 }
             } else if upper == "QUIT" {
                 return writer.write_all(b"221 bye\r\n").ok();

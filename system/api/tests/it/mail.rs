@@ -33,7 +33,7 @@ fn with_mail(servers: &Servers) -> ApiConfig {
 /// The tokens of every mail in the outbox, by template, as their readers would have them.
 async fn mailed(servers: &Servers) -> Vec<(String, String)> {
     let db = Db::open(DbOptions::new(servers.database_url("forecastle_app"), "mail-reader")).unwrap();
-    let terms = MailTerms { lease: Duration::from_secs(60), attempts_max: 5 };
+    let terms = MailTerms { lease: Duration::from_secs(60) };
     let mails = mail_outbox::claim(&db, 100, terms).await.unwrap();
     let read = mails.into_iter().map(|mail| {
         let (token_id, _) = mail.token.expect("a token");

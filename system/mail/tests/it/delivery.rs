@@ -46,7 +46,7 @@ impl Bed {
             lease: Duration::from_secs(10),
             poll: Duration::from_millis(20),
             concurrency: 4,
-            attempts_max: 50,
+            age_max: Duration::from_secs(300),
             backoff_base: Duration::from_millis(20),
             backoff_cap: Duration::from_millis(40),
             once: false,
@@ -161,7 +161,7 @@ async fn what_can_never_be_delivered_is_dead_at_once_and_no_code_holds_the_addre
 }
 
 #[tokio::test]
-async fn a_token_mail_carries_the_token_and_one_made_under_another_key_never_goes_out() {
+async fn a_token_mail_carries_the_token_and_one_made_under_another_key_waits_for_a_sender_that_has_it() {
     let mut bed = bed().await;
     let customer = customers::sign_up(&mut bed.admin, "FREE", "EUR", "2026-01-01").await;
     let mut tx = bed.db.tenant(customer.tenant.into()).begin().await.unwrap();
@@ -177,4 +177,96 @@ async fn a_token_mail_carries_the_token_and_one_made_under_another_key_never_goe
     let mails = bed.smtp.mails();
     assert_eq!(mails.len(), 1);
     assert_eq!(mails[0].token().expect("a link").len(), 43, "{}", mails[0].text);
+}
+
+/// Mails that ended unsent.
+const DEAD: &str = "SELECT count(*) FROM app.mail_outbox WHERE state = 'dead'";
+
+#[tokio::test]
+async fn a_fault_on_our_side_ends_no_mail() {
+    let mut bed = bed().await;
+    bed.dunning(1).await;
+    let mut config = bed.config();
+    config.smtp.credentials = Some(("forecastle".to_owned(), "secret".to_owned()));
+    let sender = Running::start(config);
+    for (mode, code) in [
+        (SmtpMode::RefuseGreeting, "smtp_554"),
+        (SmtpMode::RefuseLogin, "smtp_535"),
+        (SmtpMode::RefuseRecipient("550 5.7.1 relaying denied"), "smtp_550"),
+        (SmtpMode::RefuseRecipient("530 5.7.0 must issue STARTTLS first"), "smtp_530"),
+    ] {
+        bed.smtp.set(mode);
+        let tried = format!("SELECT count(*) FROM app.mail_outbox WHERE last_error_code = '{code}'");
+        bed.until(code, &tried, |count| count == 1).await;
+        assert_eq!(customers::count(&mut bed.admin, DEAD).await, 0, "{mode:?}");
+    }
+    bed.smtp.set(SmtpMode::Take);
+    bed.until("it is sent", SENT, |sent| sent == 1).await;
+    sender.drain().await;
+}
+
+#[tokio::test]
+async fn a_recipient_that_does_not_exist_ends_its_mail() {
+    let mut bed = bed().await;
+    bed.smtp.set(SmtpMode::RefuseRecipient("550 5.1.1 no such user"));
+    bed.dunning(1).await;
+    let sender = Running::start(bed.config());
+    bed.until("it is dead", &format!("{DEAD} AND attempts = 1"), |count| count == 1).await;
+    sender.drain().await;
+}
+
+#[tokio::test]
+async fn a_mail_of_a_newer_release_waits_for_a_sender_that_knows_it() {
+    let mut bed = bed().await;
+    bed.dunning(1).await;
+    let newer = "UPDATE app.mail_outbox SET template = 'of_tomorrow'";
+    sqlx::query(newer).execute(&mut bed.admin).await.unwrap();
+    let sender = Running::start(bed.config());
+    let tried = "SELECT count(*) FROM app.mail_outbox WHERE last_error_code = 'template_unknown' AND attempts > 1";
+    bed.until("it is tried again", tried, |count| count == 1).await;
+    let known = "UPDATE app.mail_outbox SET template = 'dunning'";
+    sqlx::query(known).execute(&mut bed.admin).await.unwrap();
+    bed.until("it is sent", SENT, |sent| sent == 1).await;
+    sender.drain().await;
+}
+
+#[tokio::test]
+async fn a_mail_ends_by_its_age_and_not_by_how_often_it_was_tried() {
+    let mut bed = bed().await;
+    bed.smtp.set(SmtpMode::RefuseGreeting);
+    bed.dunning(1).await;
+    let sender = Running::start(bed.config());
+    // More tries than any count that was ever the default.
+    bed.until("many tries", "SELECT attempts::bigint FROM app.mail_outbox", |tries| tries > 25).await;
+    assert_eq!(customers::count(&mut bed.admin, DEAD).await, 0);
+    let aged = "UPDATE app.mail_outbox SET created_at = created_at - interval '301 s'";
+    sqlx::query(aged).execute(&mut bed.admin).await.unwrap();
+    bed.until("it is dead", DEAD, |dead| dead == 1).await;
+    sender.drain().await;
+}
+
+#[tokio::test]
+async fn a_mail_that_was_taken_while_the_database_was_away_is_not_sent_again() {
+    let mut bed = bed().await;
+    bed.dunning(1).await;
+    let away = "CREATE FUNCTION app.away() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            RAISE EXCEPTION 'shutting down' USING ERRCODE = 'admin_shutdown'; END $$;
+        CREATE TRIGGER away BEFORE UPDATE ON app.mail_outbox FOR EACH ROW WHEN (NEW.state = 'sent')
+            EXECUTE FUNCTION app.away()";
+    sqlx::raw_sql(away).execute(&mut bed.admin).await.unwrap();
+    let mut config = bed.config();
+    // A sender holds a mail for its time-out and five seconds at least.
+    config.lease = Duration::from_millis(100);
+    let sender = Running::start(config);
+    let end = tokio::time::Instant::now() + Duration::from_secs(20);
+    while bed.smtp.mails().is_empty() {
+        assert!(tokio::time::Instant::now() < end, "the mail server never got it");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let over = "SELECT count(*) FROM app.mail_outbox WHERE lease_until < clock_timestamp()";
+    bed.until("the lease is over", over, |count| count == 1).await;
+    sqlx::raw_sql("DROP TRIGGER away ON app.mail_outbox").execute(&mut bed.admin).await.unwrap();
+    bed.until("it is noted", SENT, |sent| sent == 1).await;
+    sender.drain().await;
+    assert_eq!(bed.smtp.mails().len(), 1);
 }

@@ -56,7 +56,7 @@ fn config(args: &MailArgs) -> anyhow::Result<SenderConfig> {
         lease: Duration::from_millis(args.lease_ms),
         poll: Duration::from_millis(args.poll_ms),
         concurrency: args.concurrency,
-        attempts_max: args.mail_attempts_max,
+        age_max: Duration::from_secs(args.mail_age_max_s),
         backoff_base: Duration::from_millis(args.backoff_base_ms),
         backoff_cap: Duration::from_millis(args.backoff_cap_ms),
         once: args.once,

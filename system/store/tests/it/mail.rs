@@ -10,7 +10,7 @@ use forecastle_testbed::customers::{self, Customer};
 
 use crate::support::{Bed, bed, wait_until};
 
-const TERMS: MailTerms = MailTerms { lease: Duration::from_secs(30), attempts_max: 3 };
+const TERMS: MailTerms = MailTerms { lease: Duration::from_secs(30) };
 const HOUR: Duration = Duration::from_secs(3600);
 
 fn dunning() -> Mail {
@@ -54,13 +54,13 @@ async fn a_cause_that_is_driven_again_writes_one_mail_and_one_that_rolls_back_wr
 }
 
 #[tokio::test]
-async fn a_sender_past_its_lease_changes_nothing_and_a_used_up_mail_is_dead() {
+async fn a_sender_past_its_lease_changes_nothing_and_a_mail_that_is_given_up_is_dead() {
     let mut bed = bed().await;
     let (_, tenant, user) = customer(&mut bed).await;
     let mut tx = bed.db.tenant(tenant).begin().await.unwrap();
     assert_eq!(mail_outbox::enqueue(&mut tx, user, &dunning(), "k").await, Ok(true));
     tx.commit().await.unwrap();
-    let short = MailTerms { lease: Duration::from_millis(1), attempts_max: 2 };
+    let short = MailTerms { lease: Duration::from_millis(1) };
     let first = mail_outbox::claim(&bed.db, 1, short).await.unwrap().remove(0);
     let mut second = None;
     wait_until("the lease runs out", async || {
@@ -73,7 +73,10 @@ async fn a_sender_past_its_lease_changes_nothing_and_a_used_up_mail_is_dead() {
     assert_eq!(mail_outbox::settle(&bed.db, &first, MailOutcome::Sent).await, Ok(false), "its lease is over");
     let later = MailOutcome::Later { wait: Duration::ZERO, code: "smtp_451" };
     assert_eq!(mail_outbox::settle(&bed.db, &second, later).await, Ok(true));
-    assert!(mail_outbox::claim(&bed.db, 1, short).await.unwrap().is_empty(), "two tries were all");
+    let third = mail_outbox::claim(&bed.db, 1, short).await.unwrap().remove(0);
+    assert_eq!(third.attempt, 3, "tries alone end no mail");
+    assert_eq!(mail_outbox::settle(&bed.db, &third, MailOutcome::Dead { code: "too_old" }).await, Ok(true));
+    assert!(mail_outbox::claim(&bed.db, 1, short).await.unwrap().is_empty());
     let backlog = backlog::backlog(&bed.db).await.unwrap();
     assert_eq!((backlog.mail_waiting, backlog.mail_dead_last_hour), (0, 1));
 }
