@@ -57,8 +57,8 @@ impl Board {
         let key = (rule.name.clone(), instance.to_owned());
         let value = match reading {
             Reading::Value(value) if rule.holds(value) => value,
-            // An instance that does not answer says nothing about what was firing.
-            Reading::Unknown if matches!(self.states.get(&key), Some(State::Firing { .. })) => return None,
+            // An instance that does not answer says nothing about what was pending or firing.
+            Reading::Unknown => return None,
             _ => return self.end(&key),
         };
         let hold = Duration::from_secs(rule.for_s);
@@ -166,6 +166,19 @@ mod tests {
         assert!(board.step(&rule, "api", Reading::Value(1.0), now).is_some());
         assert_eq!(board.step(&rule, "api", Reading::Unknown, now), None);
         assert!(board.step(&rule, "api", Reading::Quiet, now).is_some(), "resolved");
+    }
+
+    #[test]
+    fn a_look_that_failed_does_not_begin_the_wait_anew() {
+        let (rule, start) = (rule("queue_age"), Instant::now());
+        let mut board = Board::default();
+        let mut at = |s: u64, reading| board.step(&rule, "api", reading, start + Duration::from_secs(s));
+        assert_eq!(at(0, Reading::Value(500.0)), None, "pending");
+        for s in [5, 10] {
+            assert_eq!(at(s, Reading::Unknown), None);
+        }
+        assert!(at(15, Reading::Value(500.0)).is_some(), "it has held for as long as it must");
+        assert_eq!(at(20, Reading::Unknown), None);
     }
 
     #[test]
