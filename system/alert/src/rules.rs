@@ -20,7 +20,8 @@ pub enum Severity {
     Critical,
 }
 
-/// Samples of one metric whose labels are as given; a value that ends in `*` stands for all that begin so.
+/// Samples of one metric whose labels are as given; a value that ends in `*` stands for all that begin so,
+/// one that begins with `!` for all others.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Selector {

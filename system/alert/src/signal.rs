@@ -75,7 +75,8 @@ fn matching<'a>(selector: &'a Selector, samples: &'a [Sample]) -> impl Iterator<
 fn has_labels(selector: &Selector, sample: &Sample) -> bool {
     selector.labels.iter().all(|(name, wanted)| {
         let found = sample.labels.get(name).map_or("", String::as_str);
-        wanted.strip_suffix('*').map_or(found == wanted, |prefix| found.starts_with(prefix))
+        let (wanted, expected) = wanted.strip_prefix('!').map_or((wanted.as_str(), true), |other| (other, false));
+        wanted.strip_suffix('*').map_or(found == wanted, |prefix| found.starts_with(prefix)) == expected
     })
 }
 
@@ -144,21 +145,44 @@ mod tests {
     fn each_rule_holds_on_what_it_is_for_and_not_on_a_healthy_system() {
         let requests = |good: u32, bad: u32| {
             format!(
-                "http_requests_total{{route=\"/a\",method=\"GET\",status=\"200\"}} {good}\n\
-                 http_requests_total{{route=\"/a\",method=\"GET\",status=\"500\"}} {bad}"
+                "http_requests_total{{route=\"/v1/a\",method=\"GET\",status=\"200\",outcome=\"answered\"}} {good}\n\
+                 http_requests_total{{route=\"/v1/a\",method=\"GET\",status=\"500\",outcome=\"answered\"}} {bad}\n\
+                 http_requests_total{{route=\"/readyz\",method=\"GET\",status=\"200\",outcome=\"answered\"}} {probes}",
+                probes = good * 100
+            )
+        };
+        let refused = |taken: u32, refused: u32| {
+            format!(
+                "http_requests_total{{route=\"/v1/a\",method=\"GET\",status=\"200\",outcome=\"answered\"}} {taken}\n\
+                 http_requests_total{{route=\"/v1/a\",method=\"GET\",status=\"503\",outcome=\"refused\"}} {refused}"
+            )
+        };
+        let sink = |outcome: &str, count: u32| {
+            format!(
+                "forecastle_sink_events_total{{sink=\"errors\",outcome=\"sent\"}} 100\n\
+                 forecastle_sink_events_total{{sink=\"errors\",outcome=\"{outcome}\"}} {count}"
             )
         };
         let latency = |fast: u32, all: u32| {
             let name = "http_request_duration_seconds";
             format!(
-                "{name}_bucket{{route=\"/a\",le=\"0.1\"}} {fast}\n{name}_bucket{{route=\"/a\",le=\"3\"}} {all}\n\
-                 {name}_bucket{{route=\"/a\",le=\"+Inf\"}} {all}\n{name}_count{{route=\"/a\"}} {all}"
+                "{name}_bucket{{route=\"/v1/a\",le=\"0.1\"}} {fast}\n{name}_bucket{{route=\"/v1/a\",le=\"3\"}} {all}\n\
+                 {name}_bucket{{route=\"/v1/a\",le=\"+Inf\"}} {all}\n{name}_count{{route=\"/v1/a\"}} {all}\n\
+                 {name}_bucket{{route=\"/readyz\",le=\"0.1\"}} {probes}\n{name}_bucket{{route=\"/readyz\",le=\"+Inf\"}} {probes}\n\
+                 {name}_bucket{{route=\"/v1/a\",outcome=\"refused\",le=\"0.1\"}} {probes}\n\
+                 {name}_bucket{{route=\"/v1/a\",outcome=\"refused\",le=\"+Inf\"}} {probes}",
+                probes = all * 100
             )
         };
         let pool = |used: u32| format!("forecastle_pool_connections_in_use {used}\nforecastle_pool_connections_max 50");
         let gauge = |name: &str, value: f64| format!("{name} {value}");
         let cases: Vec<(&str, Vec<String>, Vec<String>)> = vec![
             ("error_rate", vec![requests(100, 0), requests(190, 10)], vec![requests(100, 10), requests(300, 10)]),
+            // What is declared is not an error, but is not well either.
+            ("error_rate", vec![requests(100, 0), requests(190, 10)], vec![refused(100, 0), refused(190, 10)]),
+            ("refusal_rate", vec![refused(100, 0), refused(190, 10)], vec![refused(100, 10), refused(300, 12)]),
+            ("sink_failing", vec![sink("unreachable", 0), sink("unreachable", 20)], vec![sink("unreachable", 20); 2]),
+            ("postgres_down", vec![gauge("forecastle_postgres_up", 0.0)], vec![gauge("forecastle_postgres_up", 1.0)]),
             ("latency_p95", vec![latency(0, 0), latency(90, 100)], vec![latency(0, 0), latency(99, 100)]),
             ("pool_exhausted", vec![pool(48)], vec![pool(20)]),
             (
@@ -193,6 +217,10 @@ mod tests {
             ("payments_unknown", "forecastle_payments_unknown_oldest_age_seconds", 601.0),
             ("mail_stuck", "forecastle_mail_oldest_age_seconds", 901.0),
             ("mail_dead", "forecastle_mail_dead_last_hour", 1.0),
+            ("billing_mismatched", "forecastle_billing_last_run{what=\"mismatched\"}", 1.0),
+            ("billing_healed", "forecastle_billing_last_run{what=\"healed\"}", 1.0),
+            ("billing_incomplete", "forecastle_billing_last_run{what=\"incomplete\"}", 1.0),
+            ("billing_stale", "forecastle_billing_full_run_age_seconds", 1_801.0),
         ];
         let gauges = gauges.map(|(rule, metric, bad)| (rule, vec![gauge(metric, bad)], vec![gauge(metric, 0.0)]));
         let mut tested: Vec<&str> = vec!["process_gone", "not_ready"];
@@ -204,6 +232,7 @@ mod tests {
             tested.push(name);
         }
         tested.sort_unstable();
+        tested.dedup();
         let mut all: Vec<String> = Rules::read(None).unwrap().all.into_iter().map(|rule| rule.name).collect();
         all.sort();
         assert_eq!(tested, all, "each built-in rule is tested");

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::extract::{ConnectInfo, MatchedPath, Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use forecastle_domain::Right;
@@ -43,6 +43,7 @@ pub(crate) async fn observe(State(state): State<AppState>, mut request: Request,
     let decisions = Arc::new(Decisions::default());
     request.extensions_mut().insert(decisions.clone());
 
+    let mut measurement = Measurement { route: route.clone(), method, started, is_taken: false };
     let mut response = next.run(request).await;
 
     let status = response.status();
@@ -61,12 +62,42 @@ pub(crate) async fn observe(State(state): State<AppState>, mut request: Request,
     decisions.write(headers);
 
     let elapsed = started.elapsed();
-    let labels = [("route", route.clone()), ("method", method.to_owned()), ("status", status.as_str().to_owned())];
-    metrics::counter!("http_requests_total", &labels).increment(1);
-    metrics::histogram!("http_request_duration_seconds", "route" => route.clone(), "method" => method)
-        .record(elapsed.as_secs_f64());
+    // Declared, and to be tried again: counted apart from failures.
+    let is_refused = matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS)
+        && response.headers().contains_key(header::RETRY_AFTER);
+    measurement.take(status.as_str(), if is_refused { "refused" } else { "answered" });
     tracing::debug!(request_id = %id, %route, method, status = status.as_u16(), ms = elapsed.as_millis(), "answered");
     response
+}
+
+/// What is counted of a request, once. Dropped before that, its client has given up: that is counted too, and how
+/// long it had waited; else the slowest requests would be the ones that nobody sees.
+struct Measurement {
+    route: String,
+    method: &'static str,
+    started: Instant,
+    is_taken: bool,
+}
+
+impl Measurement {
+    fn take(&mut self, status: &str, outcome: &'static str) {
+        let Self { route, method, started, is_taken } = self;
+        if std::mem::replace(is_taken, true) {
+            return;
+        }
+        let labels =
+            [("route", route.as_str()), ("method", *method), ("outcome", outcome)].map(|(k, v)| (k, v.to_owned()));
+        metrics::histogram!("http_request_duration_seconds", &labels).record(started.elapsed().as_secs_f64());
+        let [route, method, outcome] = labels;
+        let labels = [route, method, ("status", status.to_owned()), outcome];
+        metrics::counter!("http_requests_total", &labels).increment(1);
+    }
+}
+
+impl Drop for Measurement {
+    fn drop(&mut self) {
+        self.take("none", "given_up");
+    }
 }
 
 /// Labels come from a fixed list: a client cannot invent one.

@@ -83,6 +83,10 @@ impl RunSummary {
         ] {
             metrics::counter!(name).increment(count);
         }
+        for (what, count) in [("healed", self.healed), ("mismatched", self.mismatched), ("incomplete", self.incomplete)]
+        {
+            metrics::gauge!("forecastle_billing_last_run", "what" => what).set(count as f64);
+        }
         if self.healed > 0 {
             tracing::error!(healed = self.healed, "missing billing periods or postings found and made");
         }

@@ -170,4 +170,7 @@ async fn an_instance_without_a_provider_says_so() {
     let answer = send_to(&bare, &Event::now("evt_1", json!({ "type": "x" }))).await;
     assert_eq!(answer.code(), (503, "payments_unavailable".to_owned()));
     assert_eq!(answer.header("retry-after"), "60");
+    let metrics = bare.send(Method::GET, "/metrics", None, &[], None).await.text;
+    let counted = r#"route="/v1/webhooks/payments",method="POST",status="503",outcome="refused""#;
+    assert!(metrics.contains(counted), "told apart from what fails: {metrics}");
 }

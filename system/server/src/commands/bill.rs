@@ -7,6 +7,8 @@ use chrono::Utc;
 use forecastle_billing::{BillingRun, Provider};
 use forecastle_store::{Cache, CacheOptions, Db};
 use serde_json::json;
+use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::cli::BillArgs;
 use crate::commands::announce;
@@ -16,6 +18,9 @@ use crate::{metrics_listener, shutdown};
 /// Connections beyond one for each tenant at work.
 const POOL_BEYOND_TENANTS: u32 = 2;
 
+/// Time between two looks at how long ago the last full run was.
+const AGE_EVERY: Duration = Duration::from_secs(1);
+
 /// Bills once or for ever; after SIGTERM the run under way is let go, which is safe anywhere.
 pub(crate) async fn run(args: BillArgs) -> anyhow::Result<ExitCode> {
     let run = open(&args)?;
@@ -23,11 +28,16 @@ pub(crate) async fn run(args: BillArgs) -> anyhow::Result<ExitCode> {
         let address = metrics_listener::start(listen).await?;
         announce(&json!({ "event": "ready", "instance": args.instance, "metrics": address.to_string() }))?;
     }
+    let (full_run, last_full_run) = watch::channel(Instant::now());
+    tokio::spawn(show_age(last_full_run));
     let once = args.once || args.as_of.is_some();
     let billing = async {
         loop {
             match run.to(args.as_of.unwrap_or_else(Utc::now)).await {
                 Ok(summary) => {
+                    if summary.incomplete == 0 {
+                        full_run.send_replace(Instant::now());
+                    }
                     announce(&serde_json::to_value(summary)?)?;
                     if once {
                         let done = summary.is_complete();
@@ -43,6 +53,15 @@ pub(crate) async fn run(args: BillArgs) -> anyhow::Result<ExitCode> {
     tokio::select! {
         outcome = billing => outcome,
         () = shutdown::requested() => Ok(ExitCode::Done),
+    }
+}
+
+/// For as long as there is a biller: since its start, or the last run that reached every customer.
+async fn show_age(last_full_run: watch::Receiver<Instant>) {
+    while last_full_run.has_changed().is_ok() {
+        let age = last_full_run.borrow().elapsed();
+        metrics::gauge!("forecastle_billing_full_run_age_seconds").set(age.as_secs_f64());
+        tokio::time::sleep(AGE_EVERY).await;
     }
 }
 
