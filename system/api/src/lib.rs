@@ -26,6 +26,7 @@ pub mod serve;
 mod session_check;
 mod state;
 pub mod streams;
+mod texts;
 pub mod tokens;
 
 pub use client_address::{BadNetwork, TrustedNetwork};

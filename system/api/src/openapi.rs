@@ -226,6 +226,78 @@ mod tests {
         }
     }
 
+    /// Every schema below this one, references followed; each path of references once.
+    fn schemas_below<'a>(document: &'a Value, schema: &'a Value, seen: &mut Vec<&'a str>, found: &mut Vec<&'a Value>) {
+        if let Some(name) = schema["$ref"].as_str() {
+            if !seen.contains(&name) {
+                seen.push(name);
+                schemas_below(document, document.pointer(&name[1..]).unwrap(), seen, found);
+            }
+            return;
+        }
+        found.push(schema);
+        for keyword in ["oneOf", "anyOf", "allOf"] {
+            schema[keyword].as_array().into_iter().flatten().for_each(|s| schemas_below(document, s, seen, found));
+        }
+        schema["properties"]
+            .as_object()
+            .into_iter()
+            .flat_map(|p| p.values())
+            .for_each(|s| schemas_below(document, s, seen, found));
+        if schema.get("items").is_some() {
+            schemas_below(document, &schema["items"], seen, found);
+        }
+    }
+
+    #[test]
+    fn a_body_takes_no_field_that_the_document_does_not_name() {
+        let document: Value = serde_json::from_str(&openapi()).unwrap();
+        let mut objects = 0;
+        for (method, path, operation) in operations() {
+            // The provider's events may carry more than is read of them.
+            if operation.get("requestBody").is_none() || path == "/v1/webhooks/payments" {
+                continue;
+            }
+            let body = &operation["requestBody"]["content"]["application/json"]["schema"];
+            let mut found = Vec::new();
+            schemas_below(&document, body, &mut Vec::new(), &mut found);
+            for schema in found.iter().filter(|schema| schema["type"] == "object") {
+                assert_eq!(schema["additionalProperties"], false, "{method} {path}: {schema}");
+                objects += 1;
+            }
+            assert!(found.iter().any(|schema| schema["type"] == "object"), "{method} {path}");
+        }
+        assert!(objects > 30, "{objects}");
+    }
+
+    #[test]
+    fn what_may_be_absent_but_not_null_is_not_called_nullable() {
+        let document: Value = serde_json::from_str(&openapi()).unwrap();
+        for (schema, field) in
+            [("SignUp", "plan"), ("SignUp", "tax_rate_ppm"), ("UserChange", "name"), ("UserChange", "role")]
+        {
+            let schema = &document["components"]["schemas"][schema];
+            assert!(!schema["properties"][field].to_string().contains("null"), "{field}: {schema}");
+            let required = schema["required"].as_array().cloned().unwrap_or_default();
+            assert!(!required.contains(&field.into()), "{field}: {schema}");
+        }
+        for (method, path, operation) in operations() {
+            for parameter in operation["parameters"].as_array().into_iter().flatten() {
+                assert!(!parameter["schema"].to_string().contains("null"), "{method} {path}: {parameter}");
+            }
+        }
+    }
+
+    #[test]
+    fn one_name_stands_for_one_form() {
+        let document: Value = serde_json::from_str(&openapi()).unwrap();
+        let schemas = &document["components"]["schemas"];
+        // Components of one name would be merged without a word.
+        assert_eq!(schemas["Line"]["properties"]["unit_price_minor"]["type"], "integer");
+        assert_eq!(schemas["ShortText"]["type"], "string");
+        assert_eq!(schemas["FixedKind"]["enum"], serde_json::json!(["fixed"]));
+    }
+
     #[test]
     fn path_parameters_are_documented_and_every_reference_resolves() {
         for (method, path, operation) in operations() {

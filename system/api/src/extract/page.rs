@@ -16,6 +16,8 @@ use crate::error::ApiError;
 
 /// Items of a page where the caller does not say.
 const LIMIT_DEFAULT: u32 = 20;
+/// Times of a cursor lie before this, µs since 1970: some thousand years after `PageKey::start`.
+const AT_MICROS_END: i64 = 1 << 58;
 /// Most items of a page.
 const LIMIT_MAX: u32 = 100;
 
@@ -24,9 +26,10 @@ const LIMIT_MAX: u32 = 100;
 #[into_params(parameter_in = Query)]
 pub(crate) struct PageParams {
     /// Items of the page, 1 to 100; 20 if absent.
-    #[param(value_type = Option<u32>, minimum = 1, maximum = 100)]
+    #[param(value_type = u32, required = false, minimum = 1, maximum = 100)]
     limit: Option<String>,
     /// `next_cursor` of the page before.
+    #[param(value_type = String, required = false, pattern = "^A[A-Za-z0-9_-]{31}$")]
     cursor: Option<String>,
 }
 
@@ -73,8 +76,8 @@ fn decode_cursor(text: &str) -> Option<PageKey> {
     let bytes: [u8; 24] = URL_SAFE_NO_PAD.decode(text).ok()?.try_into().ok()?;
     let (micros, id) = bytes.split_at(8);
     let at = DateTime::from_timestamp_micros(i64::from_be_bytes(micros.try_into().ok()?))?;
-    // Far outside this range PostgreSQL has no such time.
-    let known = (0..=PageKey::start().at.timestamp_micros()).contains(&at.timestamp_micros());
+    // Those whose first character is an A, as the document says. PostgreSQL has no times far outside this range.
+    let known = (0..AT_MICROS_END).contains(&at.timestamp_micros());
     known.then_some(PageKey { at, id: Uuid::from_slice(id).ok()? })
 }
 
@@ -100,12 +103,24 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_cursor_is_whatever_the_document_calls_one() {
+        for cursor in
+            ["A".repeat(32), format!("A{}", "_".repeat(31)), format!("A{}", "-0z".repeat(11))[..32].to_owned()]
+        {
+            assert!(read(&format!("?cursor={cursor}")).await.is_ok(), "{cursor}");
+        }
+        assert!(encode_cursor(&PageKey::start()).starts_with('A'));
+        assert_eq!(read(&format!("?cursor=B{}", "A".repeat(31))).await, Err("cursor_invalid"));
+    }
+
+    #[tokio::test]
     async fn limits_and_cursors_out_of_bounds_are_refused() {
         for limit in ["0", "101", "-1", "x", "", "1e1", "99999999999"] {
             assert_eq!(read(&format!("?limit={limit}")).await, Err("limit_invalid"), "{limit}");
         }
         let far = URL_SAFE_NO_PAD.encode([0x7f; 24]);
-        for cursor in ["x", "", "AAAA", &far, "%00"] {
+        let (late, negative) = (URL_SAFE_NO_PAD.encode([4; 24]), URL_SAFE_NO_PAD.encode([0xff; 24]));
+        for cursor in ["x", "", "AAAA", &far, &late, &negative, "%00"] {
             assert_eq!(read(&format!("?cursor={cursor}")).await, Err("cursor_invalid"), "{cursor}");
         }
         assert_eq!(read("?limit=1&limit=2").await, Err("query_invalid"));

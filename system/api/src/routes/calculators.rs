@@ -19,6 +19,7 @@ use crate::extract::{JsonBody, parse};
 use crate::reply::Reply;
 use crate::session_check::Caller;
 use crate::state::AppState;
+use crate::texts::{MoneyText, RateText, Share};
 
 /// Longest wait for a turn; then the request is refused.
 const TURN_WAIT_MAX: Duration = Duration::from_secs(2);
@@ -81,123 +82,107 @@ macro_rules! bodies {
 bodies! {
     /// Flows and the rate they are discounted by.
     NpvInput {
-        /// Rate of a period, -0.99 to 10.
-        #[schema(example = "0.05", pattern = r"^-?(0|[1-9][0-9]*)(\.[0-9]{1,12})?$")]
-        rate: String,
+        /// Rate of a period.
+        rate: RateText,
         /// The first flow is at t = 0.
         #[schema(min_items = 1, max_items = 600, example = json!(["-15000", "1500", "2500"]))]
-        flows: Vec<String>,
+        flows: Vec<MoneyText>,
     }
     /// Terms of a loan or a savings plan, the payment being asked for.
     PmtInput {
-        /// Rate of a period, or of a year with `periods_per_year`; -0.99 to 10.
-        #[schema(example = "0.08")]
-        rate: String,
+        /// Rate of a period, or of a year with `periods_per_year`.
+        rate: RateText,
         /// Divides the rate, exactly.
         #[schema(minimum = 1, maximum = 366)]
         periods_per_year: Option<u32>,
         #[schema(minimum = 1, maximum = 1200)]
         periods: u32,
         /// Present value.
-        #[schema(example = "15000")]
-        pv: String,
+        pv: MoneyText,
         /// Future value; 0 where absent.
-        fv: Option<String>,
+        fv: Option<MoneyText>,
         /// `end` where absent.
         when: Option<When>,
     }
     /// Terms of an annuity, the present value being asked for.
     PvInput {
-        /// Rate of a period, or of a year with `periods_per_year`; -0.99 to 10.
-        #[schema(example = "0.07")]
-        rate: String,
+        /// Rate of a period, or of a year with `periods_per_year`.
+        rate: RateText,
         /// Divides the rate, exactly.
         #[schema(minimum = 1, maximum = 366)]
         periods_per_year: Option<u32>,
         #[schema(minimum = 1, maximum = 1200)]
         periods: u32,
         /// Payment of each period.
-        #[schema(example = "12000")]
-        pmt: String,
+        pmt: MoneyText,
         /// Future value; 0 where absent.
-        fv: Option<String>,
+        fv: Option<MoneyText>,
         /// `end` where absent.
         when: Option<When>,
     }
     /// Terms of an annuity, the future value being asked for.
     FvInput {
-        /// Rate of a period, or of a year with `periods_per_year`; -0.99 to 10.
-        #[schema(example = "0.075")]
-        rate: String,
+        /// Rate of a period, or of a year with `periods_per_year`.
+        rate: RateText,
         /// Divides the rate, exactly.
         #[schema(minimum = 1, maximum = 366)]
         periods_per_year: Option<u32>,
         #[schema(minimum = 1, maximum = 1200)]
         periods: u32,
         /// Payment of each period.
-        #[schema(example = "-2000")]
-        pmt: String,
+        pmt: MoneyText,
         /// Present value; 0 where absent.
-        pv: Option<String>,
+        pv: Option<MoneyText>,
         /// `end` where absent.
         when: Option<When>,
     }
     /// Terms of an annuity, the number of periods being asked for.
     NperInput {
-        /// Rate of a period, or of a year with `periods_per_year`; -0.99 to 10.
-        #[schema(example = "0.07")]
-        rate: String,
+        /// Rate of a period, or of a year with `periods_per_year`.
+        rate: RateText,
         /// Divides the rate, exactly.
         #[schema(minimum = 1, maximum = 366)]
         periods_per_year: Option<u32>,
         /// Payment of each period.
-        #[schema(example = "-150")]
-        pmt: String,
+        pmt: MoneyText,
         /// Present value.
-        #[schema(example = "8000")]
-        pv: String,
+        pv: MoneyText,
         /// Future value; 0 where absent.
-        fv: Option<String>,
+        fv: Option<MoneyText>,
         /// `end` where absent.
         when: Option<When>,
     }
     /// Flows with what is paid for losses and earned with gains.
     MirrInput {
         #[schema(min_items = 2, max_items = 600, example = json!(["-120000", "39000", "30000"]))]
-        flows: Vec<String>,
-        /// Paid on losses, -0.99 to 10.
-        #[schema(example = "0.10")]
-        finance_rate: String,
-        /// Earned with gains, -0.99 to 10.
-        #[schema(example = "0.12")]
-        reinvestment_rate: String,
+        flows: Vec<MoneyText>,
+        /// Paid on losses.
+        finance_rate: RateText,
+        /// Earned with gains.
+        reinvestment_rate: RateText,
     }
     /// Flows, the first one at t = 0.
     IrrInput {
         #[schema(min_items = 1, max_items = 60, example = json!(["-100", "39", "59", "55", "20"]))]
-        flows: Vec<String>,
+        flows: Vec<MoneyText>,
     }
     /// Values in any order.
     PercentileInput {
         #[schema(min_items = 1, max_items = 10000, example = json!(["15", "20", "35", "40", "50"]))]
-        values: Vec<String>,
-        /// 0 to 1.
-        #[schema(example = "0.4")]
-        p: String,
+        values: Vec<MoneyText>,
+        p: Share,
     }
     /// Terms of a loan that is paid off at the end of each period.
     AmortisationInput {
-        /// Rate of a period, or of a year with `periods_per_year`; -0.99 to 10.
-        #[schema(example = "0.08")]
-        rate: String,
+        /// Rate of a period, or of a year with `periods_per_year`.
+        rate: RateText,
         /// Divides the rate, exactly.
         #[schema(minimum = 1, maximum = 366)]
         periods_per_year: Option<u32>,
         #[schema(minimum = 1, maximum = 1200)]
         periods: u32,
         /// What was lent.
-        #[schema(example = "15000")]
-        pv: String,
+        pv: MoneyText,
     }
     /// One number.
     CalculatedValue {

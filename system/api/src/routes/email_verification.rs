@@ -4,6 +4,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use forecastle_domain::TokenPurpose;
 use forecastle_store::mail_tokens;
+use serde::Deserialize;
 use utoipa::ToSchema;
 
 use crate::detached::detached;
@@ -14,7 +15,8 @@ use crate::session_check::Caller;
 use crate::state::AppState;
 
 /// The token of a verification mail. Has no `Debug`.
-#[derive(ToSchema)]
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 #[allow(dead_code, reason = "documents the body, which is read field by field")]
 pub(crate) struct Confirmation {
     token: String,

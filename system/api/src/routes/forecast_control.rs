@@ -57,7 +57,7 @@ async fn cancel_once(state: &AppState, caller: &Caller, id: ForecastId) -> Resul
 #[utoipa::path(post, path = "/v1/forecasts/{id}/retry", tag = "forecasts",
     params(
         ("id" = Uuid, Path, description = "The forecast that failed or was cancelled; it stays as it is."),
-        ("Idempotency-Key" = String, Header, description = "1 to 255 printable characters; one effect for each key."),
+        ("Idempotency-Key" = String, Header, min_length = 1, max_length = 255, pattern = r"^[!-~]([ -~]*[!-~])?$", description = "1 to 255 printable characters; one effect for each key."),
     ),
     responses(
         (status = 202, body = Forecast, headers(("Location" = String)), description = "The new forecast."),

@@ -8,7 +8,8 @@ use axum::response::{IntoResponse as _, Response, Sse};
 use forecastle_domain::ForecastId;
 use forecastle_store::events::{self, EventPlace};
 use forecastle_store::forecasts;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::error::{ApiError, Problem};
 use crate::session_check::Caller;
@@ -19,10 +20,48 @@ use crate::streams::{self, ForecastMessage, NoSlot, Start};
 const BEGIN_MAX: Duration = Duration::from_secs(5);
 
 /// Which forecasts.
-#[derive(Deserialize)]
+#[derive(Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(crate) struct EventParams {
-    /// Told of this forecast alone; of all if absent.
+    /// Told of this forecast alone, its present state first; of all if absent.
+    #[param(value_type = Uuid, required = false)]
     forecast_id: Option<String>,
+}
+
+/// From where on; documents a header that is read by hand.
+#[derive(utoipa::IntoParams)]
+#[into_params(parameter_in = Header)]
+#[allow(dead_code, reason = "documents a header")]
+pub(crate) struct ResumeParams {
+    /// The id of the last event that was read; nothing after it is missed or told twice.
+    #[param(rename = "Last-Event-ID", value_type = String, required = false, pattern = "^[0-9]{1,18}-[0-9]{1,18}-[0-9]{1,18}$")]
+    last_event_id: Option<String>,
+}
+
+/// What an event is about.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+#[allow(dead_code, reason = "documents the stream, which is written event by event")]
+pub(crate) enum StreamEventName {
+    Forecast,
+    Ready,
+    Reset,
+}
+
+/// One event, as a reader of server-sent events gets it.
+#[derive(ToSchema)]
+#[allow(dead_code, reason = "documents the stream, which is written event by event")]
+pub(crate) struct StreamEvent {
+    event: StreamEventName,
+    /// Where to read on from, for Last-Event-ID; `reset` has none.
+    #[schema(value_type = String, required = false)]
+    id: Option<String>,
+    /// Of `forecast` what it came to, of the others an empty object.
+    #[schema(content_media_type = "application/json", example = "{}")]
+    data: String,
+    /// Milliseconds after which to come back.
+    #[schema(value_type = u64, required = false)]
+    retry: Option<u64>,
 }
 
 /// Watch forecasts: server-sent events, as long as the session stands.
@@ -32,12 +71,9 @@ pub(crate) struct EventParams {
 /// comes first where the place in Last-Event-ID is too old to read on from: read the forecasts again. The
 /// stream ends now and then; come back with the last id.
 #[utoipa::path(get, path = "/v1/forecasts/events", tag = "forecasts",
-    params(
-        ("forecast_id" = Option<Uuid>, Query, description = "Told of this forecast alone, its present state first; of all if absent."),
-        ("Last-Event-ID" = Option<String>, Header, description = "The id of the last event that was read; nothing after it is missed or told twice."),
-    ),
+    params(EventParams, ResumeParams),
     responses(
-        (status = 200, body = String, content_type = "text/event-stream", description = "Events until the stream ends."),
+        (status = 200, body = StreamEvent, content_type = "text/event-stream", description = "Events of this form until the stream ends."),
         (status = 400, body = Problem, content_type = "application/problem+json", description = "The query or Last-Event-ID is not one (query_invalid, last_event_id_invalid)."),
         (status = 404, body = Problem, content_type = "application/problem+json", description = "The forecast is absent, or not yours."),
         (status = 429, body = Problem, content_type = "application/problem+json", description = "Too many requests, or too many streams of this user (too_many_streams)."),

@@ -8,11 +8,12 @@ use forecastle_domain::{ForecastId, Plan, ScenarioId};
 use forecastle_store::forecasts::{self, ForecastSummary, Requested};
 use forecastle_store::idempotency::IdempotentRequest;
 use forecastle_store::{CacheKey, StoreError, TenantTx};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use super::scenario_input::ScenarioInput;
 use crate::changing::changing;
 use crate::detached::detached;
 use crate::error::{ApiError, Problem};
@@ -23,7 +24,8 @@ use crate::session_check::Caller;
 use crate::state::AppState;
 
 /// Which scenario to forecast.
-#[derive(ToSchema)]
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 #[allow(dead_code, reason = "documents the body, which is read field by field")]
 pub(crate) struct ForecastRequest {
     scenario_id: Uuid,
@@ -35,7 +37,7 @@ pub(crate) struct Forecast {
     #[serde(flatten)]
     head: ForecastItem,
     /// The scenario's input as it was when asked.
-    #[schema(value_type = Object)]
+    #[schema(value_type = ScenarioInput)]
     input: Box<RawValue>,
     /// Null until it succeeds.
     #[schema(value_type = Option<Object>)]
@@ -97,7 +99,7 @@ pub(crate) struct ForecastPage {
 
 /// Request a forecast of a scenario as it is now.
 #[utoipa::path(post, path = "/v1/forecasts", tag = "forecasts", request_body = ForecastRequest,
-    params(("Idempotency-Key" = String, Header, description = "1 to 255 printable characters; one effect for each key.")),
+    params(("Idempotency-Key" = String, Header, min_length = 1, max_length = 255, pattern = r"^[!-~]([ -~]*[!-~])?$", description = "1 to 255 printable characters; one effect for each key.")),
     responses(
         (status = 202, body = Forecast, headers(("Location" = String))),
         (status = 400, body = Problem, content_type = "application/problem+json", description = "No Idempotency-Key, or the body is not JSON."),

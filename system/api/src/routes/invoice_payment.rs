@@ -84,7 +84,7 @@ pub(crate) async fn upcoming(State(state): State<AppState>, caller: Caller) -> R
 #[utoipa::path(post, path = "/v1/invoices/{id}/pay", tag = "billing",
     params(
         ("id" = Uuid, Path, description = "The invoice."),
-        ("Idempotency-Key" = String, Header, description = "1 to 255 printable characters; one effect for each key."),
+        ("Idempotency-Key" = String, Header, min_length = 1, max_length = 255, pattern = r"^[!-~]([ -~]*[!-~])?$", description = "1 to 255 printable characters; one effect for each key."),
     ),
     responses(
         (status = 200, body = Invoice, description = "Paid."),

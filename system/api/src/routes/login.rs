@@ -8,6 +8,7 @@ use axum::http::StatusCode;
 use forecastle_domain::{Email, Password, SessionId};
 use forecastle_store::{identity, sessions};
 use forecastle_telemetry::ProductEvent;
+use serde::Deserialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -20,10 +21,11 @@ use crate::reply::Reply;
 use crate::state::AppState;
 
 /// Credentials. Has no `Debug`.
-#[derive(ToSchema)]
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 #[allow(dead_code, reason = "documents the body, which is read field by field")]
 pub(crate) struct LogIn {
-    #[schema(format = "email")]
+    /// Any text: what is no address gets the answer of an unknown one.
     email: String,
     #[schema(format = "password")]
     password: String,

@@ -25,6 +25,7 @@ mod payment_method;
 mod payments;
 mod plan;
 mod plan_changes;
+mod scenario_input;
 mod scenarios;
 mod sessions;
 mod signup;

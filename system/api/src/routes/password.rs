@@ -6,6 +6,7 @@ use axum::http::StatusCode;
 use forecastle_domain::{AuditAction, Password};
 use forecastle_store::audit::{self, AuditEvent};
 use forecastle_store::identity;
+use serde::Deserialize;
 use std::sync::Arc;
 use utoipa::ToSchema;
 
@@ -19,7 +20,8 @@ use crate::session_check::{self, Caller};
 use crate::state::AppState;
 
 /// Both passwords. Has no `Debug`.
-#[derive(ToSchema)]
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 #[allow(dead_code, reason = "documents the body, which is read field by field")]
 pub(crate) struct PasswordChange {
     #[schema(format = "password")]

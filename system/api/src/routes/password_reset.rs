@@ -6,6 +6,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use forecastle_domain::{Email, Password, TokenPurpose};
 use forecastle_store::{identity, mail_tokens};
+use serde::Deserialize;
 use utoipa::ToSchema;
 
 use crate::detached::detached;
@@ -16,15 +17,17 @@ use crate::session_check;
 use crate::state::AppState;
 
 /// Whose password.
-#[derive(ToSchema)]
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 #[allow(dead_code, reason = "documents the body, which is read field by field")]
 pub(crate) struct ResetRequest {
-    #[schema(format = "email")]
+    /// Any text: what is no address gets the answer of an unknown one.
     email: String,
 }
 
 /// The token of a reset mail and the password to be. Has no `Debug`.
-#[derive(ToSchema)]
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 #[allow(dead_code, reason = "documents the body, which is read field by field")]
 pub(crate) struct Reset {
     token: String,

@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use forecastle_billing::{Provider, pay_declined};
 use forecastle_domain::PaymentToken;
 use forecastle_store::{CacheKey, payment_methods};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::changing::changing;
@@ -18,11 +18,12 @@ use crate::session_check::Caller;
 use crate::state::AppState;
 
 /// What an owner sends.
-#[derive(ToSchema)]
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 #[allow(dead_code, reason = "documents the body, which is read field by field")]
 pub(crate) struct PaymentMethodWrite {
     /// The payment provider's token, 1 to 200 printable characters. Never a card number.
-    #[schema(example = "tok_visa_4f9c")]
+    #[schema(min_length = 1, max_length = 200, pattern = "^[!-~]+$", example = "tok_visa_4f9c")]
     payment_token: String,
 }
 

@@ -14,7 +14,7 @@ use forecastle_store::payments::Payment;
 use forecastle_store::plan_changes::PendingChange;
 use forecastle_store::plan_upgrades::{self, ONE_WAITING, Upgrade, UpgradeRequest, UpgradeState};
 use forecastle_store::{CacheKey, TenantTx};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -27,17 +27,17 @@ use crate::idempotent::{self, Attempt, Begun, IdempotencyKey};
 use crate::reply::Reply;
 use crate::session_check::Caller;
 use crate::state::AppState;
+use crate::texts::PlanName;
 
 /// When to look again at what waits for the provider.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
 /// What an owner sends.
-#[derive(ToSchema)]
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 #[allow(dead_code, reason = "documents the body, which is read field by field")]
 pub(crate) struct PlanChangeWrite {
-    /// FREE, STARTER or PRO.
-    #[schema(example = "PRO")]
-    plan: String,
+    plan: PlanName,
 }
 
 /// A change of plan.
@@ -89,7 +89,7 @@ impl From<&PendingChange> for PlanChange {
 
 /// Change the plan: up at once, for the rest of the period's price; down when the period ends.
 #[utoipa::path(post, path = "/v1/plan/changes", tag = "billing", request_body = PlanChangeWrite,
-    params(("Idempotency-Key" = String, Header, description = "1 to 255 printable characters; one effect for each key.")),
+    params(("Idempotency-Key" = String, Header, min_length = 1, max_length = 255, pattern = r"^[!-~]([ -~]*[!-~])?$", description = "1 to 255 printable characters; one effect for each key.")),
     responses(
         (status = 201, body = PlanChange, description = "In force, or scheduled for the period's end."),
         (status = 202, body = PlanChange, description = "The provider's answer is not known yet. Send it again, or read the plan."),

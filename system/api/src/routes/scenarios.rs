@@ -8,12 +8,12 @@ use forecastle_domain::ScenarioId;
 use forecastle_store::idempotency::IdempotentRequest;
 use forecastle_store::scenarios::{self, Created, Edited, ScenarioContent, ScenarioSummary};
 use forecastle_store::{CacheKey, StoreError, TenantTx};
-use serde::Serialize;
-use serde_json::Value;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use super::scenario_input::ScenarioInput;
 use crate::changing::changing;
 use crate::detached::detached;
 use crate::error::{ApiError, FieldProblem, Problem};
@@ -22,18 +22,18 @@ use crate::idempotent::{self, Begun, IdempotencyKey};
 use crate::reply::Reply;
 use crate::session_check::Caller;
 use crate::state::AppState;
+use crate::texts::ShortText;
 
 /// What a user writes into a scenario.
-#[derive(ToSchema)]
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 #[allow(dead_code, reason = "documents the body, which is read field by field")]
 pub(crate) struct ScenarioWrite {
-    /// 1 to 200 characters.
-    name: String,
-    /// At most 10,000 characters.
+    name: ShortText,
+    /// At most 10,000 characters, none of them NUL.
+    #[schema(max_length = 10_000, pattern = r"^[^\u0000]*$")]
     notes: Option<String>,
-    /// The forecast's input; decimals are strings.
-    #[schema(value_type = Object)]
-    input: Value,
+    input: ScenarioInput,
 }
 
 /// A scenario.
@@ -42,8 +42,8 @@ pub(crate) struct Scenario {
     id: Uuid,
     name: String,
     notes: Option<String>,
-    /// The forecast's input, as accepted.
-    #[schema(value_type = Object)]
+    /// As accepted.
+    #[schema(value_type = ScenarioInput)]
     input: Box<RawValue>,
     /// 1 when created, one more with each edit; also the ETag.
     version: i32,
@@ -99,7 +99,7 @@ pub(crate) struct ScenarioPage {
 
 /// Create a scenario.
 #[utoipa::path(post, path = "/v1/scenarios", tag = "scenarios", request_body = ScenarioWrite,
-    params(("Idempotency-Key" = String, Header, description = "1 to 255 printable characters; one effect for each key.")),
+    params(("Idempotency-Key" = String, Header, min_length = 1, max_length = 255, pattern = r"^[!-~]([ -~]*[!-~])?$", description = "1 to 255 printable characters; one effect for each key.")),
     responses(
         (status = 201, body = Scenario, headers(("ETag" = String), ("Location" = String))),
         (status = 400, body = Problem, content_type = "application/problem+json", description = "No Idempotency-Key, or the body is not JSON."),
@@ -174,7 +174,7 @@ pub(crate) async fn read(State(state): State<AppState>, caller: Caller, PathId(i
 #[utoipa::path(put, path = "/v1/scenarios/{id}", tag = "scenarios", request_body = ScenarioWrite,
     params(
         ("id" = Uuid, Path, description = "The scenario."),
-        ("If-Match" = String, Header, description = "The ETag of the version that is replaced."),
+        ("If-Match" = String, Header, pattern = r#"^"[1-9][0-9]*"$"#, example = "\"1\"", description = "The ETag of the version that is replaced."),
     ),
     responses(
         (status = 200, body = Scenario, headers(("ETag" = String))),

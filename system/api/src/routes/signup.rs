@@ -10,6 +10,7 @@ use forecastle_domain::{
 use forecastle_store::identity::{self, EMAIL_CONSTRAINT, NewTenant};
 use forecastle_store::sessions;
 use forecastle_telemetry::ProductEvent;
+use serde::Deserialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -21,37 +22,36 @@ use crate::invitation::CODE_LENGTH_MAX;
 use crate::product_events;
 use crate::reply::Reply;
 use crate::state::AppState;
+use crate::texts::{CurrencyCode, EmailText, PlanName, ShortText};
 
 /// A sign-up. Has no `Debug`: it holds a password.
-#[derive(ToSchema)]
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 #[allow(dead_code, reason = "documents the body, which is read field by field")]
 pub(crate) struct SignUp {
-    /// 1 to 200 characters.
-    organization: String,
-    /// The owner's name, 1 to 200 characters.
-    name: String,
+    organization: ShortText,
+    /// The owner's name.
+    name: ShortText,
     /// The owner's address.
-    #[schema(format = "email")]
-    email: String,
+    email: EmailText,
     /// 12 to 128 characters.
     #[schema(format = "password", min_length = 12, max_length = 128)]
     password: String,
     /// FREE if absent.
-    #[schema(example = "FREE")]
-    plan: Option<String>,
-    /// ISO 4217: USD, EUR, GBP, JPY or KWD.
-    #[schema(example = "EUR")]
-    currency: String,
+    #[schema(value_type = PlanName, required = false)]
+    plan: Option<PlanName>,
+    currency: CurrencyCode,
     /// IANA name.
-    #[schema(example = "Europe/Berlin")]
+    #[schema(format = "iana-time-zone", example = "Europe/Berlin")]
     time_zone: String,
     /// Parts per million; 0 if absent.
-    #[schema(minimum = 0, maximum = 1_000_000)]
+    #[schema(value_type = i64, required = false, minimum = 0, maximum = 1_000_000)]
     tax_rate_ppm: Option<i64>,
-    /// The payment provider's token; required for a paid plan.
+    /// The payment provider's token; required for a paid plan. Never a card number.
+    #[schema(max_length = 200, pattern = "^[!-~]*$", example = "tok_visa_4f9c")]
     payment_token: Option<String>,
     /// While customers are taken by invitation.
-    #[schema(max_length = 100)]
+    #[schema(max_length = 100, pattern = r"^[^\u0000]*$")]
     invitation_code: Option<String>,
 }
 

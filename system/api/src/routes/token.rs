@@ -5,6 +5,7 @@ use axum::http::StatusCode;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use forecastle_store::sessions::{self, RefreshSecret, Refreshed, Rotation};
+use serde::Deserialize;
 use utoipa::ToSchema;
 
 use super::answers::Tokens;
@@ -16,7 +17,8 @@ use crate::session_check;
 use crate::state::AppState;
 
 /// A refresh token. Has no `Debug`.
-#[derive(ToSchema)]
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 #[allow(dead_code, reason = "documents the body, which is read field by field")]
 pub(crate) struct Refresh {
     refresh_token: String,

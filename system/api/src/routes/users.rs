@@ -8,7 +8,7 @@ use forecastle_domain::{Email, Password, Role, UserId};
 use forecastle_store::idempotency::IdempotentRequest;
 use forecastle_store::identity::EMAIL_CONSTRAINT;
 use forecastle_store::members::{self, Added, Changed, Member, NewMember, Removed};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -20,6 +20,7 @@ use crate::idempotent::{self, Begun, IdempotencyKey};
 use crate::reply::Reply;
 use crate::session_check::{self, Caller};
 use crate::state::AppState;
+use crate::texts::{EmailText, RoleName, ShortText};
 
 /// Names what a role may be.
 const ROLE_HINT: &str = "must be owner, editor or viewer";
@@ -57,31 +58,29 @@ pub(crate) struct UserPage {
 }
 
 /// A user to add. Has no `Debug`: it holds a password.
-#[derive(ToSchema)]
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 #[allow(dead_code, reason = "documents the body, which is read field by field")]
 pub(crate) struct UserAdd {
     /// Of nobody else, here or at another customer.
-    #[schema(format = "email")]
-    email: String,
-    /// 1 to 200 characters.
-    name: String,
-    /// owner, editor or viewer.
-    #[schema(example = "editor")]
-    role: String,
+    email: EmailText,
+    name: ShortText,
+    role: RoleName,
     /// Its first password, 12 to 128 characters.
     #[schema(format = "password", min_length = 12, max_length = 128)]
     password: String,
 }
 
 /// What to change of a user; at least one of them.
-#[derive(ToSchema)]
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(min_properties = 1)]
 #[allow(dead_code, reason = "documents the body, which is read field by field")]
 pub(crate) struct UserChange {
-    /// 1 to 200 characters.
-    name: Option<String>,
-    /// owner, editor or viewer.
-    #[schema(example = "viewer")]
-    role: Option<String>,
+    #[schema(value_type = ShortText, required = false)]
+    name: Option<ShortText>,
+    #[schema(value_type = RoleName, required = false)]
+    role: Option<RoleName>,
 }
 
 struct Accepted {
@@ -119,7 +118,7 @@ pub(crate) async fn read(State(state): State<AppState>, caller: Caller, PathId(i
 
 /// Add a user. The Idempotency-Key stands for everything in the body but the password, of which no trace is kept.
 #[utoipa::path(post, path = "/v1/users", tag = "users", request_body = UserAdd,
-    params(("Idempotency-Key" = String, Header, description = "1 to 255 printable characters; one effect for each key.")),
+    params(("Idempotency-Key" = String, Header, min_length = 1, max_length = 255, pattern = r"^[!-~]([ -~]*[!-~])?$", description = "1 to 255 printable characters; one effect for each key.")),
     responses(
         (status = 201, body = User, headers(("Location" = String))),
         (status = 400, body = Problem, content_type = "application/problem+json", description = "No Idempotency-Key, or the body is not JSON."),

@@ -7,7 +7,6 @@ use forecastle_billing::webhook_event::{self, Message};
 use forecastle_billing::{SignedHeaders, take_in_event};
 use forecastle_store::CacheKey;
 use serde::Serialize;
-use serde_json::Value;
 use utoipa::ToSchema;
 
 use crate::changing::changing;
@@ -24,9 +23,27 @@ pub(crate) struct ProviderEvent {
     /// charge.succeeded, charge.failed or charge.refunded; any other type is accepted and does nothing.
     #[schema(example = "charge.succeeded")]
     r#type: String,
-    /// Of a charge: id, amount_minor, currency, idempotency_key, reference, refunded_minor.
-    #[schema(value_type = Object)]
-    data: Value,
+    data: ProviderCharge,
+}
+
+/// What the event is about; of a type that is not a charge's it may be anything.
+#[derive(ToSchema)]
+#[allow(dead_code, reason = "documents the body, which billing reads")]
+pub(crate) struct ProviderCharge {
+    /// The provider's id of the charge.
+    id: String,
+    /// Minor units.
+    amount_minor: i64,
+    /// ISO 4217.
+    #[schema(example = "EUR")]
+    currency: String,
+    /// The key it was asked for with.
+    idempotency_key: String,
+    /// The invoice it pays.
+    reference: Option<String>,
+    /// Sum of all that was given back, minor units.
+    #[schema(value_type = i64, required = false)]
+    refunded_minor: Option<i64>,
 }
 
 /// The same whatever came of it.
