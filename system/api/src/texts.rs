@@ -21,7 +21,7 @@ texts! {
     /// 1 to 200 characters, none of them a control character.
     #[schema(min_length = 1, max_length = 200, pattern = r"^[^\u0000-\u001f\u007f-\u009f]+$", example = "Seats")]
     ShortText;
-    /// An e-mail address in ASCII, at most 254 characters, 64 of them before the @.
+    /// An e-mail address in ASCII, at most 254 characters, 64 of them before the @; none below `.invalid`.
     #[schema(format = "email", max_length = 254, example = "ada@example.com",
         pattern = r"^[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*@([A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)+[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?$")]
     EmailText;

@@ -15,7 +15,7 @@ pub const PASSWORD_LENGTH_MAX: usize = 128;
 /// Why a credential was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum CredentialError {
-    /// Not an address of the form `local@domain.tld` in printable ASCII.
+    /// Not an address of the form `local@domain.tld` in printable ASCII, or one that no mail can reach.
     #[error("not a valid e-mail address")]
     EmailMalformed,
     /// Longer than `EMAIL_LENGTH_MAX`, or its local part than `EMAIL_LOCAL_LENGTH_MAX`.
@@ -44,7 +44,8 @@ impl CredentialError {
 /// An e-mail address, lower case, at most 254 bytes of ASCII, one `@`, a dotted domain.
 ///
 /// Case is folded in the local part too: two accounts that differ only by case would be one person's
-/// mistake or another's attack. Internationalised domains come in their ASCII form.
+/// mistake or another's attack. Internationalised domains come in their ASCII form. Addresses below
+/// `.invalid` (RFC 2606) are nobody's: they stand in the place of addresses that were given up.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Email(String);
 
@@ -87,9 +88,9 @@ fn is_local_part(local: &str) -> bool {
     })
 }
 
-/// At least two labels of letters, digits and inner hyphens, 63 bytes each at most.
+/// At least two labels of letters, digits and inner hyphens, 63 bytes each at most; the last is not `invalid`.
 fn is_domain(domain: &str) -> bool {
-    domain.contains('.')
+    domain.rsplit_once('.').is_some_and(|(_, top)| !top.eq_ignore_ascii_case("invalid"))
         && domain.split('.').all(|label| {
             (1..=63).contains(&label.len())
                 && !label.starts_with('-')
@@ -135,6 +136,7 @@ mod tests {
     #[test]
     fn addresses_are_folded_to_lower_case() {
         assert_eq!(Email::parse("Ada.L+x@Example.CO.uk").unwrap().as_str(), "ada.l+x@example.co.uk");
+        assert_eq!(Email::parse("invalid@Invalid.example").unwrap().as_str(), "invalid@invalid.example");
     }
 
     #[test]
@@ -158,6 +160,8 @@ mod tests {
             "a@b.c\0",
             "a@b@c.d",
             "\"a\"@b.c",
+            "a@removed.invalid",
+            "a@b.c.INVALID",
         ] {
             assert_eq!(Email::parse(text), Err(CredentialError::EmailMalformed), "{text:?}");
         }

@@ -237,9 +237,11 @@ pub async fn remove(tx: &mut TenantTx, actor: UserId, user: UserId) -> Result<Re
     if member.role()? == Role::Owner && owners(tx).await? <= 1 {
         return Ok(Removed::LastOwner);
     }
+    // The address in its place is drawn, not made of what a colleague knows: one who had taken it before
+    // could not be removed, nor could whoever it was made for.
     let query = sqlx::query(
         "UPDATE app.users SET removed_at = clock_timestamp(), password_hash = 'removed',
-                              email = 'removed-' || user_id || '@removed.invalid'
+                              email = 'removed-' || gen_random_uuid() || '@removed.invalid'
          WHERE tenant_id = $1 AND user_id = $2",
     );
     tx.execute(query.bind(tenant).bind(user.as_uuid())).await?;

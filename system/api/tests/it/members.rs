@@ -4,8 +4,9 @@ use std::time::{Duration, Instant};
 
 use reqwest::Method;
 use serde_json::{Value, json};
+use sqlx::Connection as _;
 
-use crate::fixtures::{Answer, Instance, NOBODYS_ID, PASSWORD, config, scenario, text};
+use crate::fixtures::{Answer, Instance, NOBODYS_ID, PASSWORD, config, scenario, sign_up, text};
 use crate::product::join_all;
 use crate::servers::Servers;
 
@@ -168,6 +169,26 @@ async fn a_removed_member_is_out_everywhere_and_what_it_made_stays() {
     // The address is free: it may come back, or be a customer of its own.
     let back = add(&one, access(&owner), "bob", "viewer").await;
     assert_ne!(back, bob);
+}
+
+#[tokio::test]
+async fn an_address_that_a_removal_might_leave_is_nobodys_and_keeps_nobody_in() {
+    let servers = Servers::start().await;
+    let api = Instance::start(config(&servers)).await;
+    let owner = api.sign_up("ada", "PRO").await;
+    let bob = add(&api, access(&owner), "bob", "editor").await;
+    let guessed = format!("removed-{bob}@removed.invalid");
+    let mut body = sign_up("eve", "FREE");
+    body["email"] = json!(guessed);
+    let refused = api.post("/v1/signup", body).await.expect(422).json();
+    assert!(refused["errors"].to_string().contains("/email"), "{refused}");
+    // One that was let in before is in nobody's way.
+    let eve = api.sign_up("eve", "FREE").await;
+    let mut operator = sqlx::PgConnection::connect(&servers.database_url("postgres")).await.unwrap();
+    let taken = sqlx::query("UPDATE app.users SET email = $1 WHERE user_id = $2::uuid").bind(&guessed);
+    taken.bind(text(&eve, "user_id")).execute(&mut operator).await.unwrap();
+    delete(&api, access(&owner), &bob).await.expect(204);
+    assert_eq!(api.get(&format!("/v1/users/{bob}"), access(&owner)).await.code().0, 404);
 }
 
 #[tokio::test]
