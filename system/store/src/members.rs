@@ -142,7 +142,8 @@ pub enum Changed {
     Member {
         /// As it is now.
         member: Member,
-        /// Its live sessions, where its role changed: what is known of them elsewhere is out of date.
+        /// Its live sessions, where a role was wanted: what is known of them elsewhere may be out of date.
+        /// Also where the role stood already: whoever set it may not have made that known yet, or ever.
         out_of_date: Vec<SessionId>,
     },
     /// It is the only owner and would be none.
@@ -170,6 +171,7 @@ pub async fn change(
     }
     let Some(before) = read(tx, user).await? else { return Ok(Changed::NotFound) };
     let role_before = before.role()?;
+    let names_role = role.is_some();
     let role = role.unwrap_or(role_before);
     if role_before == Role::Owner && role != Role::Owner && owners(tx).await? <= 1 {
         return Ok(Changed::LastOwner);
@@ -184,13 +186,12 @@ pub async fn change(
     if member.name != before.name {
         audit::record(tx, AuditEvent::of_user(AuditAction::MemberRenamed, user).by(actor)).await?;
     }
-    let mut out_of_date = Vec::new();
     if role != role_before {
         let event = AuditEvent::of_user(AuditAction::MemberRoleChanged, user).by(actor);
         audit::record(tx, event.changed(role_before.as_str(), role.as_str())).await?;
-        // After the update: whoever opens a session from here on waits for it, and reads the new role.
-        out_of_date = sessions::live_of_user(tx, user).await?;
     }
+    // After the update: whoever opens a session from here on waits for it, and reads the new role.
+    let out_of_date = if names_role { sessions::live_of_user(tx, user).await? } else { Vec::new() };
     Ok(Changed::Member { member, out_of_date })
 }
 

@@ -122,6 +122,26 @@ async fn a_new_role_holds_on_every_instance_once_it_is_acknowledged() {
     assert_eq!(patch(&one, access(&owner), &bob, json!({})).await.code().0, 422);
 }
 
+/// As after an instance that died between its commit and what follows it, or while it still is at that.
+#[tokio::test]
+async fn a_role_that_stood_already_holds_on_every_instance_once_it_is_acknowledged() {
+    let servers = Servers::start().await;
+    let (one, two) = (Instance::start(config(&servers)).await, Instance::start(config(&servers)).await);
+    let owner = one.sign_up("ada", "PRO").await;
+    let bob = add(&one, access(&owner), "bob", "editor").await;
+    let session = two.log_in("bob").await;
+    for key in ["a", "b", "c"] {
+        two.scenario(access(&session), key).await;
+    }
+    let mut operator = sqlx::PgConnection::connect(&servers.database_url("postgres")).await.unwrap();
+    let set = sqlx::query("UPDATE app.users SET role = 'viewer' WHERE user_id = $1::uuid").bind(&bob);
+    assert_eq!(set.execute(&mut operator).await.unwrap().rows_affected(), 1);
+    two.scenario(access(&session), "by the role that is kept").await;
+    patch(&one, access(&owner), &bob, json!({"role": "viewer"})).await.expect(200);
+    let refused = two.post_with_key("/v1/scenarios", access(&session), "d", scenario("d")).await;
+    assert_eq!(refused.code(), (403, "role_forbidden".to_owned()));
+}
+
 #[tokio::test]
 async fn a_role_changed_without_redis_holds_once_it_is_acknowledged() {
     let mut servers = Servers::start().await;
