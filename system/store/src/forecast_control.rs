@@ -77,7 +77,7 @@ pub async fn cancel(tx: &mut TenantTx, id: ForecastId) -> Result<Cancelled, Stor
 /// What became of a retry.
 #[derive(Debug)]
 pub enum Retried {
-    /// As a request for a forecast: queued, or no quota is left.
+    /// As a request for a forecast: queued, switched off, or no quota is left.
     Requested(Requested),
     /// It has not ended, or it succeeded.
     NotRetryable,
@@ -92,15 +92,16 @@ pub enum Retried {
 pub async fn retry(tx: &mut TenantTx, id: ForecastId, ended: ForecastId, user: UserId) -> Result<Retried, StoreError> {
     let tenant = tx.tenant_id().as_uuid();
     let query = sqlx::query_as(
-        "SELECT state IN ('failed', 'cancelled') FROM app.forecasts WHERE tenant_id = $1 AND forecast_id = $2",
+        "SELECT state IN ('failed', 'cancelled'), input::text FROM app.forecasts
+         WHERE tenant_id = $1 AND forecast_id = $2",
     );
-    let is_retryable: Option<(bool,)> = tx.optional(query.bind(tenant).bind(ended.as_uuid())).await?;
-    match is_retryable {
+    let found: Option<(bool, String)> = tx.optional(query.bind(tenant).bind(ended.as_uuid())).await?;
+    let input = match found {
         None => return Ok(Retried::NotFound),
-        Some((false,)) => return Ok(Retried::NotRetryable),
-        Some((true,)) => {}
-    }
-    let period = match forecasts::take_quota_now(tx).await? {
+        Some((false, _)) => return Ok(Retried::NotRetryable),
+        Some((true, input)) => input,
+    };
+    let period = match forecasts::admit(tx, &input).await? {
         Ok(period) => period,
         Err(refused) => return Ok(Retried::Requested(refused)),
     };

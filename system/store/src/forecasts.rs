@@ -103,20 +103,11 @@ pub async fn request(
     user: UserId,
 ) -> Result<Requested, StoreError> {
     let tenant = tx.tenant_id().as_uuid();
-    let terms = identity::terms_in(tx).await?;
     let Some(scenario) = scenarios::read_in(tx, scenario).await? else { return Ok(Requested::NoScenario) };
-    // Asked only where a switch matters, and then in this transaction: what it says is what holds.
-    if is_simulated(scenario.input.get()) && !flags::entitlements(tx, terms.plan).await?.allow(Flag::Uncertainty) {
-        return Ok(Requested::SwitchedOff(Flag::Uncertainty));
-    }
-    let period = i32::try_from(terms.period.index).map_err(|_| StoreError::Corrupt { what: "period index" })?;
-    let cap = terms.plan.included_forecasts();
-    let admitted = take_quota(tx, period, Some(cap)).await?
-        // Beyond the included ones each is charged: only what plan and switch both allow.
-        || flags::entitlements(tx, terms.plan).await?.allow(Flag::Overage) && take_quota(tx, period, None).await?;
-    if !admitted {
-        return Ok(Requested::QuotaExceeded { plan: terms.plan, cap });
-    }
+    let period = match admit(tx, scenario.input.get()).await? {
+        Ok(period) => period,
+        Err(refused) => return Ok(refused),
+    };
     let query = sqlx::query_as(
         "INSERT INTO app.forecasts (tenant_id, forecast_id, scenario_id, scenario_version, requested_by, input, state,
                                     requested_at, quota_period, quota_state)
@@ -137,12 +128,20 @@ pub async fn request(
     Ok(Requested::Forecast(Box::new(forecast)))
 }
 
-/// Takes quota for one more forecast now: the period it is counted in, or the refusal.
-pub(crate) async fn take_quota_now(tx: &mut TenantTx) -> Result<Result<i32, Requested>, StoreError> {
+/// Takes quota for one more forecast of this input, as far as plan and switches allow it at this moment: the
+/// period it is counted in, or the refusal. Whoever makes a forecast, the first time or again, asks here.
+pub(crate) async fn admit(tx: &mut TenantTx, input: &str) -> Result<Result<i32, Requested>, StoreError> {
     let terms = identity::terms_in(tx).await?;
+    // Asked only where a switch matters, and then in this transaction: what it says is what holds.
+    if is_simulated(input) && !flags::entitlements(tx, terms.plan).await?.allow(Flag::Uncertainty) {
+        return Ok(Err(Requested::SwitchedOff(Flag::Uncertainty)));
+    }
     let period = i32::try_from(terms.period.index).map_err(|_| StoreError::Corrupt { what: "period index" })?;
-    if !take_quota(tx, period, terms.plan.forecast_cap()).await? {
-        let cap = terms.plan.included_forecasts();
+    let cap = terms.plan.included_forecasts();
+    let admitted = take_quota(tx, period, Some(cap)).await?
+        // Beyond the included ones each is charged: only what plan and switch both allow.
+        || flags::entitlements(tx, terms.plan).await?.allow(Flag::Overage) && take_quota(tx, period, None).await?;
+    if !admitted {
         return Ok(Err(Requested::QuotaExceeded { plan: terms.plan, cap }));
     }
     Ok(Ok(period))

@@ -2,6 +2,7 @@
 
 use forecastle_domain::{Flag, TenantId};
 use forecastle_store::flags;
+use reqwest::Method;
 use serde_json::{Value, json};
 use sqlx::Connection as _;
 
@@ -80,6 +81,38 @@ async fn without_overage_the_included_forecasts_are_all_there_are() {
     assert_eq!(api.get("/v1/usage", token).await.json()["quota_taken"], json!(100));
     flags::set(&admin, tenant(&session), Flag::Overage, Some(true)).await.unwrap();
     api.post_with_key("/v1/forecasts", token, "f2", ask).await.expect(202);
+}
+
+#[tokio::test]
+async fn a_retry_is_granted_what_a_request_would_be_granted() {
+    let servers = Servers::start().await;
+    let api = Instance::start(config(&servers)).await;
+    let session = api.sign_up("ada", "STARTER").await;
+    let token = text(&session, "access_token");
+    let mut cancelled = Vec::new();
+    for (key, body) in [("simulated", simulated("simulated")), ("plain", scenario("plain"))] {
+        let made = api.post_with_key("/v1/scenarios", token, key, body).await.expect(201).json();
+        let ask = json!({"scenario_id": made["id"]});
+        let asked = api.post_with_key("/v1/forecasts", token, &format!("ask {key}"), ask).await.expect(202).json();
+        let path = format!("/v1/forecasts/{}", text(&asked, "id"));
+        api.send(Method::POST, &format!("{path}/cancel"), Some(token), &[], None).await.expect(200);
+        cancelled.push(format!("{path}/retry"));
+    }
+    let retry = async |path: &str, key: &str| api.post_with_key(path, token, key, json!({})).await;
+    let admin = servers.database_url("postgres");
+    flags::set(&admin, tenant(&session), Flag::Uncertainty, Some(false)).await.unwrap();
+    assert_eq!(retry(&cancelled[0], "a").await.code(), (403, "switched_off".to_owned()));
+    retry(&cancelled[1], "b").await.expect(202);
+    flags::set(&admin, tenant(&session), Flag::Uncertainty, None).await.unwrap();
+    retry(&cancelled[0], "a").await.expect(202);
+
+    let mut operator = sqlx::PgConnection::connect(&admin).await.unwrap();
+    sqlx::query("UPDATE app.quota_periods SET taken = 100").execute(&mut operator).await.unwrap();
+    flags::set(&admin, tenant(&session), Flag::Overage, Some(false)).await.unwrap();
+    assert_eq!(retry(&cancelled[1], "c").await.code(), (402, "quota_exceeded".to_owned()));
+    assert_eq!(api.get("/v1/usage", token).await.json()["quota_taken"], json!(100));
+    flags::set(&admin, tenant(&session), Flag::Overage, None).await.unwrap();
+    retry(&cancelled[1], "c").await.expect(202);
 }
 
 #[tokio::test]
