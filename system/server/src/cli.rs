@@ -104,6 +104,9 @@ pub(crate) struct DbArgs {
     /// Longest silence inside a transaction.
     #[arg(long, env = "FORECASTLE_IDLE_TRANSACTION_TIMEOUT_MS", default_value_t = 10_000)]
     idle_transaction_timeout_ms: u64,
+    /// How long a connection is used, or kept unused, before it is checked and may be replaced.
+    #[arg(long, env = "FORECASTLE_CONNECTION_CHECK_MS", default_value_t = 60_000)]
+    connection_check_ms: u64,
 }
 
 impl DbArgs {
@@ -114,6 +117,7 @@ impl DbArgs {
             statement_timeout: Duration::from_millis(self.statement_timeout_ms),
             lock_timeout: Duration::from_millis(self.lock_timeout_ms),
             idle_in_transaction_timeout: Duration::from_millis(self.idle_transaction_timeout_ms),
+            kept_at_hand_max: Duration::from_millis(self.connection_check_ms),
             ..DbOptions::new(&self.database_url, application_name)
         }
     }

@@ -31,8 +31,8 @@ pub struct Backlog {
 /// # Errors
 /// As [`StoreError`] says.
 pub async fn backlog(db: &Db) -> Result<Backlog, StoreError> {
-    let query = sqlx::query_as("SELECT * FROM app.ops_backlog()");
-    db.across_tenants().await?.optional(query).await?.ok_or(StoreError::NotFound)
+    let rows = db.read_all(|| sqlx::query_as("SELECT * FROM app.ops_backlog()")).await?;
+    rows.into_iter().next().ok_or(StoreError::NotFound)
 }
 
 impl Backlog {

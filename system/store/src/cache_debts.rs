@@ -126,12 +126,11 @@ impl Debts {
         let mut pause = PAUSE_MIN;
         loop {
             let asked = Instant::now();
-            let query = sqlx::query_as("SELECT owed, trust_ms FROM app.cache_debts_standing($1, $2, $3)");
-            let query = query.bind(tenant.as_uuid()).bind(names).bind(debt == Debt::Block);
-            let mut lease = self.db.across_tenants().await?;
-            let row: Option<(i64, i64)> = lease.optional(query).await?;
-            drop(lease);
-            let (owed, trust_ms) = row.ok_or(StoreError::NotFound)?;
+            let statement = "SELECT owed, trust_ms FROM app.cache_debts_standing($1, $2, $3)";
+            let query =
+                || sqlx::query_as(statement).bind(tenant.as_uuid()).bind(names.to_vec()).bind(debt == Debt::Block);
+            let rows: Vec<(i64, i64)> = self.db.read_all(query).await?;
+            let (owed, trust_ms) = rows.into_iter().next().ok_or(StoreError::NotFound)?;
             if owed == 0 {
                 return Ok(Settlement::Paid);
             }

@@ -113,8 +113,9 @@ impl Credentials {
 /// # Errors
 /// As [`StoreError`] says.
 pub async fn credentials_by_email(db: &Db, email: &Email) -> Result<Option<Credentials>, StoreError> {
-    let query = sqlx::query_as("SELECT tenant_id, user_id, password_hash FROM app.auth_user_by_email($1)");
-    db.across_tenants().await?.optional(query.bind(email.as_str())).await
+    let statement = "SELECT tenant_id, user_id, password_hash FROM app.auth_user_by_email($1)";
+    let rows = db.read_all(|| sqlx::query_as(statement).bind(email.as_str().to_owned())).await?;
+    Ok(rows.into_iter().next())
 }
 
 /// How many tenants there are, for the cap of the launch phase.
@@ -122,9 +123,8 @@ pub async fn credentials_by_email(db: &Db, email: &Email) -> Result<Option<Crede
 /// # Errors
 /// As [`StoreError`] says.
 pub async fn tenants_count(db: &Db) -> Result<u64, StoreError> {
-    let count: Option<i64> =
-        db.across_tenants().await?.scalar(sqlx::query_scalar("SELECT app.tenants_count()")).await?;
-    count.and_then(|count| u64::try_from(count).ok()).ok_or(StoreError::Corrupt { what: "tenants_count" })
+    let rows: Vec<(i64,)> = db.read_all(|| sqlx::query_as("SELECT app.tenants_count()")).await?;
+    rows.first().and_then(|(count,)| u64::try_from(*count).ok()).ok_or(StoreError::Corrupt { what: "tenants_count" })
 }
 
 /// Counts the tenants with this transaction's own, and makes every other transaction that asks so wait

@@ -73,7 +73,7 @@ pub async fn lock_tenant(tx: &mut TenantTx) -> Result<(), StoreError> {
 /// # Errors
 /// As [`StoreError`] says.
 pub async fn billing_tenants(db: &Db, as_of: DateTime<Utc>) -> Result<Vec<TenantId>, StoreError> {
-    let query = sqlx::query_as("SELECT tenant_id FROM app.billing_tenants($1)").bind(as_of);
-    let rows: Vec<(Uuid,)> = db.across_tenants().await?.all(query).await?;
+    let query = || sqlx::query_as("SELECT tenant_id FROM app.billing_tenants($1)").bind(as_of);
+    let rows: Vec<(Uuid,)> = db.read_all(query).await?;
     Ok(rows.into_iter().map(|(id,)| TenantId::from_uuid(id)).collect())
 }

@@ -10,7 +10,7 @@
 //! the server a question at each return, which would cost a request with one statement as much again.
 
 use std::str::FromStr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use sqlx::pool::PoolConnection;
@@ -36,9 +36,8 @@ const CLIENT_GRACE: Duration = Duration::from_millis(500);
 /// old shape (feature not supported, datatype mismatch). The next call plans anew.
 const SCHEMA_CHANGED: [&str; 2] = ["0A000", "42804"];
 
-/// How long a connection is passed from caller to caller before the driver's pool sees it again, checks
-/// it and enforces its age.
-const KEPT_AT_HAND_MAX: Duration = Duration::from_secs(60);
+/// Shortest pause between two looks for connections that have been at hand for too long.
+const AGE_LOOK_MIN: Duration = Duration::from_millis(10);
 
 /// How a process connects; every limit is a setting.
 #[derive(Clone)]
@@ -55,12 +54,15 @@ pub struct DbOptions {
     pub lock_timeout: Duration,
     /// The server ends a transaction that is silent for this time.
     pub idle_in_transaction_timeout: Duration,
+    /// How long a connection is kept at hand, in use or not, before the driver's pool sees it again, checks it
+    /// and enforces its age.
+    pub kept_at_hand_max: Duration,
     /// Shown in `pg_stat_activity`: the process's name, no tenant.
     pub application_name: String,
 }
 
 impl DbOptions {
-    /// The defaults: 50 connections, 2 s to get one, 4 s a statement, 2 s a lock, 10 s of silence.
+    /// The defaults: 50 connections, 2 s to get one, 4 s a statement, 2 s a lock, 10 s of silence, 60 s at hand.
     #[must_use]
     pub fn new(database_url: impl Into<String>, application_name: impl Into<String>) -> Self {
         Self {
@@ -70,6 +72,7 @@ impl DbOptions {
             statement_timeout: Duration::from_secs(4),
             lock_timeout: Duration::from_secs(2),
             idle_in_transaction_timeout: Duration::from_secs(10),
+            kept_at_hand_max: Duration::from_secs(60),
             application_name: application_name.into(),
         }
     }
@@ -145,13 +148,38 @@ impl AtHand {
         std::mem::take(&mut *self.connections.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// The longest kept of those that have been at hand for `kept_max`.
+    fn take_aged(&self, kept_max: Duration) -> Option<Kept> {
+        let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
+        let (oldest, _) = connections.iter().enumerate().min_by_key(|(_, kept)| kept.since)?;
+        (connections[oldest].since.elapsed() >= kept_max).then(|| connections.remove(oldest))
+    }
+
     fn count(&self) -> usize {
         self.connections.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 }
 
+/// Gives connections that have been at hand for too long back to the driver's pool, whether anybody uses them
+/// or not. The last one that came back is the first that goes out, so under little load the others would
+/// grow old here unseen. Ends when the pool's last handle is gone.
+async fn hand_back(at_hand: Weak<AtHand>, kept_max: Duration, limit: Duration) {
+    while let Some(at_hand) = at_hand.upgrade() {
+        // A permit goes with it: whoever holds another one finds a connection, or room for one. Where none is
+        // free all connections are in use, and come by in [`Lease::drop`].
+        while let Ok(_permit) = Arc::clone(&at_hand.permits).try_acquire_owned()
+            && let Some(mut aged) = at_hand.take_aged(kept_max)
+        {
+            let _ = timeout(limit, aged.connection.return_to_pool()).await;
+        }
+        drop(at_hand);
+        tokio::time::sleep((kept_max / 4).max(AGE_LOOK_MIN)).await;
+    }
+}
+
 impl Db {
-    /// Prepares a pool; connects only when first used, so a dead server delays no start.
+    /// Prepares a pool; connects only when first used, so a dead server delays no start. Must be called inside
+    /// a tokio runtime.
     ///
     /// # Errors
     /// `Refused` if the address does not parse.
@@ -165,6 +193,8 @@ impl Db {
             .max_lifetime(Duration::from_secs(1800))
             .connect_lazy_with(options.connect_options()?);
         let at_hand = Arc::new(AtHand::new(options.max_connections));
+        let limit = options.statement_timeout + CLIENT_GRACE;
+        tokio::spawn(hand_back(Arc::downgrade(&at_hand), options.kept_at_hand_max, limit));
         Ok(Self { pool, at_hand, options: Arc::new(options) })
     }
 
@@ -202,7 +232,9 @@ impl Db {
         &self.options
     }
 
-    /// A connection for one statement outside any tenant: only the functions of migration 0003.
+    /// A connection for one statement outside any tenant: only the functions that migrations 0003 and on make
+    /// for that. It may turn out to be broken: what only reads goes through [`Db::read_all`], which looks for
+    /// another one then, and what writes is the work of somebody who comes again.
     pub(crate) async fn across_tenants(&self) -> Result<Lease, StoreError> {
         self.acquire(self.acquire_deadline()).await
     }
@@ -324,6 +356,7 @@ pub(crate) struct Lease {
     /// Goes with the connection, to whoever gives it back.
     permit: Option<OwnedSemaphorePermit>,
     limit: Duration,
+    kept_max: Duration,
     in_flight: bool,
     in_transaction: bool,
     failed: bool,
@@ -338,6 +371,7 @@ impl Lease {
             at_hand: Arc::clone(&db.at_hand),
             permit: Some(permit),
             limit: db.options.statement_timeout + CLIENT_GRACE,
+            kept_max: db.options.kept_at_hand_max,
             in_flight: false,
             in_transaction: false,
             failed: false,
@@ -474,7 +508,7 @@ impl Drop for Lease {
             return;
         };
         let unclean = self.in_flight || self.in_transaction;
-        if !unclean && !self.failed && self.since.elapsed() < KEPT_AT_HAND_MAX && !self.pool.is_closed() {
+        if !unclean && !self.failed && self.since.elapsed() < self.kept_max && !self.pool.is_closed() {
             // Before the permit is free: whoever gets it finds the connection.
             self.at_hand.keep(Kept { connection, since: self.since });
             return;
@@ -483,7 +517,7 @@ impl Drop for Lease {
             drop(connection.detach());
             return;
         };
-        let (limit, since, was_refused) = (self.limit, self.since, self.failed);
+        let (limit, since, kept_max, was_refused) = (self.limit, self.since, self.kept_max, self.failed);
         let (permit, pool, at_hand) = (self.permit.take(), self.pool.clone(), Arc::clone(&self.at_hand));
         runtime.spawn(async move {
             // Held until the driver's pool has room again.
@@ -495,7 +529,7 @@ impl Drop for Lease {
                     drop(connection.detach());
                     return;
                 }
-                if !was_refused && since.elapsed() < KEPT_AT_HAND_MAX && !pool.is_closed() {
+                if !was_refused && since.elapsed() < kept_max && !pool.is_closed() {
                     at_hand.keep(Kept { connection, since });
                     return;
                 }

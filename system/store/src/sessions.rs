@@ -308,10 +308,10 @@ struct Token {
 /// # Errors
 /// As [`StoreError`] says; nothing is known about the token then.
 pub async fn refresh(db: &Db, presented: &RefreshSecret, rotation: Rotation<'_>) -> Result<Refreshed, StoreError> {
-    let query = sqlx::query_as("SELECT tenant_id, session_id FROM app.auth_refresh_token($1)");
+    let statement = "SELECT tenant_id, session_id FROM app.auth_refresh_token($1)";
     let hash = presented.hash();
-    let found: Option<(Uuid, Uuid)> = db.across_tenants().await?.optional(query.bind(hash.as_slice())).await?;
-    let Some((tenant, session)) = found else { return Ok(Refreshed::Refused) };
+    let found: Vec<(Uuid, Uuid)> = db.read_all(|| sqlx::query_as(statement).bind(hash.to_vec())).await?;
+    let Some((tenant, session)) = found.into_iter().next() else { return Ok(Refreshed::Refused) };
     let (tenant_id, session_id) = (TenantId::from_uuid(tenant), SessionId::from_uuid(session));
 
     let mut tx = db.tenant(tenant_id).begin().await?;

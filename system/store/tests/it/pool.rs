@@ -2,10 +2,14 @@
 
 use std::time::Duration;
 
-use forecastle_store::{Db, StoreError, UnavailableReason};
+use forecastle_store::{Db, DbOptions, StoreError, UnavailableReason, identity};
 use forecastle_testbed::customers;
 
 use crate::support::{bed, options, wait_until};
+
+/// Ends every connection of the pool.
+const TERMINATE_ALL: &str =
+    "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = 'store-test'";
 
 #[tokio::test]
 async fn an_exhausted_pool_says_so_and_recovers() {
@@ -105,11 +109,7 @@ async fn idle_connections_that_a_restart_broke_are_replaced_unnoticed() {
     let (a, b) = (scope.begin().await.unwrap(), scope.begin().await.unwrap());
     a.commit().await.unwrap();
     b.commit().await.unwrap();
-    customers::count(
-        &mut bed.admin,
-        "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = 'store-test'",
-    )
-    .await;
+    customers::count(&mut bed.admin, TERMINATE_ALL).await;
     scope.begin().await.unwrap().commit().await.unwrap();
 }
 
@@ -145,4 +145,41 @@ async fn a_server_that_falls_silent_is_given_up_within_the_limit_and_blocks_no_s
 fn signal(pid: i32, name: &str) {
     let sent = std::process::Command::new("kill").args([name, &pid.to_string()]).status();
     assert!(sent.is_ok_and(|status| status.success()));
+}
+
+#[tokio::test]
+async fn connections_that_nobody_uses_are_checked_when_their_time_at_hand_is_over() {
+    let mut bed = bed().await;
+    let ours = customers::sign_up(&mut bed.admin, "FREE", "USD", "2026-01-01").await;
+    let db = Db::open(DbOptions { kept_at_hand_max: Duration::from_millis(200), ..options(&bed.postgres) }).unwrap();
+    let scope = db.tenant(ours.tenant.into());
+    // One is in use all the time: the last that came back would be the first that goes out.
+    let mut busy = scope.begin().await.unwrap();
+    let (a, b) = (scope.begin().await.unwrap(), scope.begin().await.unwrap());
+    a.commit().await.unwrap();
+    b.commit().await.unwrap();
+    assert_eq!((db.stats().open, db.stats().idle), (3, 2));
+    customers::count(&mut bed.admin, &format!("{TERMINATE_ALL} AND state = 'idle'")).await;
+    wait_until("the two that broke are given up", async || {
+        busy.execute(sqlx::query("SELECT 1")).await.unwrap();
+        db.stats().open == 1
+    })
+    .await;
+    busy.commit().await.unwrap();
+}
+
+#[tokio::test]
+async fn questions_across_tenants_are_answered_however_many_connections_a_restart_broke() {
+    let mut bed = bed().await;
+    let ours = customers::sign_up(&mut bed.admin, "FREE", "USD", "2026-01-01").await;
+    let scope = bed.db.tenant(ours.tenant.into());
+    let mut held = Vec::new();
+    for _ in 0..3 {
+        held.push(scope.begin().await.unwrap());
+    }
+    for tx in held {
+        tx.commit().await.unwrap();
+    }
+    customers::count(&mut bed.admin, TERMINATE_ALL).await;
+    assert_eq!(identity::tenants_count(&bed.db).await, Ok(1));
 }
