@@ -4,7 +4,7 @@
 //! packets it would time out for ever. So silence is counted here, and the manager replaced.
 
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -25,8 +25,15 @@ pub(crate) struct RedisLink {
     timeout: Duration,
     manager: ArcSwap<ConnectionManager>,
     silent_in_a_row: AtomicU32,
-    failures_in_a_row: AtomicU32,
-    open_until: Mutex<Option<Instant>>,
+    breaker: Mutex<Breaker>,
+}
+
+/// Count and deadline change together: a success that came between a failure's count and its deadline
+/// would leave a breaker open that nothing closes.
+#[derive(Default)]
+struct Breaker {
+    failures_in_a_row: u32,
+    open_until: Option<Instant>,
 }
 
 impl RedisLink {
@@ -38,8 +45,7 @@ impl RedisLink {
             timeout,
             manager: ArcSwap::from_pointee(manager),
             silent_in_a_row: AtomicU32::new(0),
-            failures_in_a_row: AtomicU32::new(0),
-            open_until: Mutex::new(None),
+            breaker: Mutex::default(),
         })
     }
 
@@ -60,17 +66,17 @@ impl RedisLink {
     }
 
     pub(crate) fn is_cut_off(&self) -> bool {
-        self.lock_breaker().is_some_and(|until| Instant::now() < until)
+        self.lock_breaker().open_until.is_some_and(|until| Instant::now() < until)
     }
 
     /// Lets a call through unless the breaker is open; after its time one caller at a time tries.
     fn admit(&self) -> Result<(), CacheUnavailable> {
-        let mut open_until = self.lock_breaker();
-        match *open_until {
+        let mut breaker = self.lock_breaker();
+        match breaker.open_until {
             Some(until) if Instant::now() < until => Err(CacheUnavailable::CutOff),
             Some(_) => {
                 // This caller tries; the others stay out until it has an answer or the time is over.
-                *open_until = Some(Instant::now() + OPEN_FOR.max(self.timeout));
+                breaker.open_until = Some(Instant::now() + OPEN_FOR.max(self.timeout));
                 Ok(())
             }
             None => Ok(()),
@@ -85,18 +91,14 @@ impl RedisLink {
         let error = match answer {
             Ok(Ok(value)) => {
                 self.silent_in_a_row.store(0, Ordering::Relaxed);
-                if self.failures_in_a_row.swap(0, Ordering::Relaxed) > 0 {
-                    *self.lock_breaker() = None;
-                }
+                *self.lock_breaker() = Breaker::default();
                 return Ok(value);
             }
             Ok(Err(error)) if error.is_timeout() => CacheUnavailable::Timeout,
             Ok(Err(error)) if is_an_answer(&error) => {
                 // The link is whole: garbage under one key must not cost everybody the cache.
                 self.silent_in_a_row.store(0, Ordering::Relaxed);
-                if self.failures_in_a_row.swap(0, Ordering::Relaxed) > 0 {
-                    *self.lock_breaker() = None;
-                }
+                *self.lock_breaker() = Breaker::default();
                 tracing::debug!(kind = ?error.kind(), "redis refused");
                 let refused = CacheUnavailable::Refused;
                 metrics::counter!("forecastle_redis_failures_total", "kind" => refused.as_str()).increment(1);
@@ -119,8 +121,10 @@ impl RedisLink {
         } else {
             self.silent_in_a_row.store(0, Ordering::Relaxed);
         }
-        if self.failures_in_a_row.fetch_add(1, Ordering::Relaxed) + 1 >= FAILURES_IN_A_ROW_MAX {
-            *self.lock_breaker() = Some(Instant::now() + OPEN_FOR);
+        let mut breaker = self.lock_breaker();
+        breaker.failures_in_a_row = breaker.failures_in_a_row.saturating_add(1);
+        if breaker.failures_in_a_row >= FAILURES_IN_A_ROW_MAX {
+            breaker.open_until = Some(Instant::now() + OPEN_FOR);
         }
         Err(error)
     }
@@ -133,8 +137,8 @@ impl RedisLink {
         }
     }
 
-    fn lock_breaker(&self) -> std::sync::MutexGuard<'_, Option<Instant>> {
-        self.open_until.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    fn lock_breaker(&self) -> MutexGuard<'_, Breaker> {
+        self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -154,4 +158,48 @@ fn lazy_manager(client: &Client, timeout: Duration) -> Result<ConnectionManager,
         .set_min_delay(Duration::from_millis(20))
         .set_max_delay(Duration::from_millis(100));
     ConnectionManager::new_lazy_with_config(client.clone(), config).map_err(|_| CacheUnavailable::BadAddress)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A call's outcome, as the manager gives it.
+    fn settle(link: &RedisLink, answers: bool) {
+        let used = link.manager.load_full();
+        let answer = if answers { Ok(()) } else { Err(std::io::Error::from(std::io::ErrorKind::BrokenPipe).into()) };
+        let _ = link.settle(&used, Ok(answer));
+    }
+
+    #[tokio::test]
+    async fn an_answer_closes_the_breaker() {
+        let link = RedisLink::open("redis://127.0.0.1:1/", Duration::from_millis(1)).unwrap();
+        (0..FAILURES_IN_A_ROW_MAX).for_each(|_| settle(&link, false));
+        assert!(link.is_cut_off() && link.admit() == Err(CacheUnavailable::CutOff));
+        settle(&link, true);
+        assert!(!link.is_cut_off() && link.admit() == Ok(()));
+    }
+
+    #[tokio::test]
+    async fn a_failure_beside_an_answer_never_leaves_a_breaker_open_that_the_next_answer_does_not_close() {
+        let link = RedisLink::open("redis://127.0.0.1:1/", Duration::from_millis(1)).unwrap();
+        let done = std::sync::atomic::AtomicBool::new(false);
+        let stuck = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    settle(&link, false);
+                }
+            });
+            let mut stuck = 0;
+            for _ in 0..100_000 {
+                settle(&link, true);
+                let breaker = link.lock_breaker();
+                // Open, and as good as never failed: what stayed so until the process ended.
+                stuck += u32::from(breaker.failures_in_a_row == 0 && breaker.open_until.is_some());
+            }
+            done.store(true, Ordering::Relaxed);
+            stuck
+        });
+        assert_eq!(stuck, 0);
+    }
 }
