@@ -3,6 +3,8 @@
 //!
 //! Not for the history of plans: an upgrade that was paid becomes a row of [`crate::plan_changes`].
 
+use std::time::Duration;
+
 use chrono::{DateTime, Utc};
 use forecastle_domain::{AuditAction, InvoiceId, Plan, UserId};
 use sqlx::FromRow;
@@ -77,6 +79,14 @@ pub struct UpgradeRequest<'a> {
     pub user: UserId,
     /// The idempotency key.
     pub key: &'a str,
+    /// How long an answer is kept under it; an upgrade that ended longer ago is none of this request's.
+    pub kept: Duration,
+}
+
+impl UpgradeRequest<'_> {
+    fn kept_ms(&self) -> i64 {
+        i64::try_from(self.kept.as_millis()).unwrap_or(i64::MAX)
+    }
 }
 
 #[derive(FromRow)]
@@ -111,11 +121,20 @@ impl TryFrom<Row> for Upgrade {
     }
 }
 
-/// Writes an upgrade down. The caller holds the tenant's lock.
+/// Writes an upgrade down. The caller holds the tenant's lock, and the key, which an upgrade that ended before
+/// answers are kept from gives up.
 ///
 /// # Errors
 /// `Conflict` on [`ONE_WAITING`] if another one waits; else as [`StoreError`] says.
 pub async fn insert(tx: &mut TenantTx, upgrade: &Upgrade, by: UpgradeRequest<'_>) -> Result<(), StoreError> {
+    // No key that is sent has a line's end in it.
+    let query = sqlx::query(
+        "UPDATE app.plan_upgrades SET idempotency_key = idempotency_key || E'\\n' || change_id
+         WHERE tenant_id = $1 AND requested_by = $2 AND idempotency_key = $3 AND state <> 'declined'
+           AND settled_at <= clock_timestamp() - $4 * interval '1 millisecond'",
+    );
+    let query = query.bind(tx.tenant_id().as_uuid()).bind(by.user.as_uuid()).bind(by.key).bind(by.kept_ms());
+    tx.execute(query).await?;
     let query = sqlx::query(
         "INSERT INTO app.plan_upgrades (tenant_id, change_id, from_plan, to_plan, period_index, state, requested_by,
                                         idempotency_key, fingerprint, requested_at, settled_at, invoice_id)
@@ -136,7 +155,8 @@ pub async fn insert(tx: &mut TenantTx, upgrade: &Upgrade, by: UpgradeRequest<'_>
     tx.execute(query).await.map(drop)
 }
 
-/// The upgrade that was asked for under a key and was not declined.
+/// The upgrade that was asked for under a key and was not declined: one that waits for its money, however long,
+/// or that ended not so long ago that its answer would be forgotten.
 ///
 /// # Errors
 /// As [`StoreError`] says.
@@ -145,9 +165,10 @@ pub async fn of_request(tx: &mut TenantTx, by: UpgradeRequest<'_>) -> Result<Opt
         "SELECT change_id, from_plan, to_plan, period_index, state, requested_by, fingerprint, requested_at,
                 invoice_id
          FROM app.plan_upgrades
-         WHERE tenant_id = $1 AND requested_by = $2 AND idempotency_key = $3 AND state <> 'declined'",
+         WHERE tenant_id = $1 AND requested_by = $2 AND idempotency_key = $3 AND state <> 'declined'
+           AND (settled_at IS NULL OR settled_at > clock_timestamp() - $4 * interval '1 millisecond')",
     );
-    let query = query.bind(tx.tenant_id().as_uuid()).bind(by.user.as_uuid()).bind(by.key);
+    let query = query.bind(tx.tenant_id().as_uuid()).bind(by.user.as_uuid()).bind(by.key).bind(by.kept_ms());
     read(tx.optional(query).await?)
 }
 

@@ -129,7 +129,7 @@ async fn change_once(
         Ok(plan) => plan,
         Err(refusal) => return attempt.finish(Err(refusal)).await,
     };
-    let by = UpgradeRequest { user: request.user_id, key: &request.key };
+    let by = UpgradeRequest { user: request.user_id, key: &request.key, kept: state.config.idempotency_ttl };
     // Made by an earlier request of this key that did not come to its answer.
     if let Some(upgrade) = plan_upgrades::of_request(&mut attempt.tx, by).await? {
         if upgrade.fingerprint != request.fingerprint {

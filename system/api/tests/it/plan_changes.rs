@@ -84,6 +84,35 @@ async fn an_upgrade_is_charged_for_the_rest_of_the_period_and_in_force_at_once()
 }
 
 #[tokio::test]
+async fn a_key_is_as_good_as_new_once_the_answer_under_it_is_forgotten() {
+    let mut bed = PayBed::start().await;
+    let owner = bed.owner("ada", "FREE").await;
+    let first = ask(&bed, &owner, "up", "STARTER").await.expect(201).json();
+    let forget = async |bed: &mut PayBed, hours: &str| {
+        let over = format!(
+            "UPDATE app.idempotency_keys SET expires_at = expires_at - interval '{hours} hours';
+             UPDATE app.plan_upgrades SET settled_at = settled_at - interval '{hours} hours',
+                                          requested_at = requested_at - interval '{hours} hours'"
+        );
+        sqlx::raw_sql(sqlx::AssertSqlSafe(over)).execute(&mut bed.admin).await.unwrap();
+    };
+    forget(&mut bed, "23").await;
+    assert_eq!(ask(&bed, &owner, "up", "PRO").await.code(), (422, "idempotency_key_reused".to_owned()));
+    // The answer was lost before it was kept: the upgrade itself answers for as long.
+    sqlx::query("DELETE FROM app.idempotency_keys").execute(&mut bed.admin).await.unwrap();
+    assert_eq!(ask(&bed, &owner, "up", "STARTER").await.expect(201).json()["id"], first["id"]);
+    forget(&mut bed, "2").await;
+    sqlx::query("DELETE FROM app.idempotency_keys").execute(&mut bed.admin).await.unwrap();
+    let second = ask(&bed, &owner, "up", "PRO").await.expect(201).json();
+    assert_ne!(second["id"], first["id"]);
+    assert_eq!(plan(&bed, &owner).await["plan"], "PRO");
+    assert_eq!(bed.book.count(), 2, "each is charged");
+    let replayed = ask(&bed, &owner, "up", "PRO").await.expect(201);
+    assert_eq!(replayed.json()["id"], second["id"]);
+    bed.assert_square().await;
+}
+
+#[tokio::test]
 async fn a_declined_upgrade_changes_nothing_and_may_be_asked_for_again() {
     let mut bed = PayBed::start().await;
     let owner = bed.owner("ada", "FREE").await;
@@ -173,7 +202,7 @@ async fn an_instance_that_dies_after_any_step_leaves_the_rest_to_the_run() {
         let tenant: TenantId = owner.tenant.parse().unwrap();
         let user: String =
             sqlx::query_scalar("SELECT user_id::text FROM app.users").fetch_one(&mut bed.admin).await.unwrap();
-        let by = UpgradeRequest { user: user.parse::<UserId>().unwrap(), key: "up-1" };
+        let by = UpgradeRequest { user: user.parse::<UserId>().unwrap(), key: "up-1", kept: Duration::from_secs(3600) };
         let mut tx = bed.biller.tenant(tenant).begin().await.unwrap();
         let wanted = ChangeRequest { to: Plan::Pro, by, fingerprint: [0; 32] };
         let Requested::Charge(_, payment) = request_change(&mut tx, &wanted).await.unwrap() else { panic!("a charge") };

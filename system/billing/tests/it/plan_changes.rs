@@ -1,5 +1,7 @@
 //! Changes of plan as customers ask for them, near a period's end and across a boundary that is drafted.
 
+use std::time::Duration;
+
 use forecastle_billing::{ChangeRequest, Requested, request_change};
 use forecastle_domain::Plan;
 use forecastle_store::plan_upgrades::{UpgradeRequest, UpgradeState};
@@ -9,7 +11,7 @@ use crate::bed::{Bed, bed};
 
 pub(crate) async fn ask(bed: &Bed, customer: &Customer, to: Plan, key: &str) -> Requested {
     let mut tx = bed.tx(customer).await;
-    let by = UpgradeRequest { user: customer.user.into(), key };
+    let by = UpgradeRequest { user: customer.user.into(), key, kept: Duration::from_secs(3_600) };
     let requested = request_change(&mut tx, &ChangeRequest { to, by, fingerprint: [7; 32] }).await.unwrap();
     tx.commit().await.unwrap();
     requested
