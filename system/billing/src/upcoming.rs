@@ -24,12 +24,14 @@ pub struct Upcoming {
     pub content: Option<InvoiceDraft>,
 }
 
-/// Computes the invoice of the first boundary that is not closed, from the usage there is. Nothing is written.
+/// Computes the invoice of the first boundary that is not closed, from the usage there is. Nothing is written,
+/// and nobody is made to wait: `tx` is a snapshot ([`forecastle_store::TenantScope::begin_snapshot`]), so that
+/// what is read of plan, closings and usage stands as of one moment.
 ///
 /// # Errors
 /// As [`ChangeError`] says.
 pub async fn upcoming_invoice(tx: &mut TenantTx, terms: &BillingTerms) -> Result<Upcoming, ChangeError> {
-    let profile = periods::lock_profile(tx).await?;
+    let profile = periods::read_profile(tx).await?;
     let mut history = plan_changes::history(tx, profile.plan).await?;
     let period = profile.calendar.period(closings::closed(tx).await?.next());
     if let Some(change) = plan_changes::pending(tx).await?.filter(|change| change.effective_at <= period.start) {

@@ -45,7 +45,23 @@ pub async fn lock_profile(tx: &mut TenantTx) -> Result<BillingProfile, StoreErro
         "SELECT plan, currency, tax_rate_ppm, time_zone, anchor_date
          FROM app.tenants WHERE tenant_id = $1 FOR NO KEY UPDATE",
     );
-    let row: ProfileRow = tx.one(query.bind(tx.tenant_id().as_uuid())).await?;
+    let row = tx.one(query.bind(tx.tenant_id().as_uuid())).await?;
+    profile_of(tx, row)
+}
+
+/// The same without making anybody wait, for whoever only shows it.
+///
+/// # Errors
+/// `NotFound` if there is no such tenant.
+pub async fn read_profile(tx: &mut TenantTx) -> Result<BillingProfile, StoreError> {
+    let query = sqlx::query_as(
+        "SELECT plan, currency, tax_rate_ppm, time_zone, anchor_date FROM app.tenants WHERE tenant_id = $1",
+    );
+    let row = tx.one(query.bind(tx.tenant_id().as_uuid())).await?;
+    profile_of(tx, row)
+}
+
+fn profile_of(tx: &TenantTx, row: ProfileRow) -> Result<BillingProfile, StoreError> {
     Ok(BillingProfile {
         tenant_id: tx.tenant_id(),
         plan: row.plan.parse().map_err(|_| StoreError::Corrupt { what: "tenants.plan" })?,

@@ -61,8 +61,20 @@ impl TenantScope {
     /// # Errors
     /// `Unavailable` (with the pool being exhausted as a reason of its own) or `Timeout`.
     pub async fn begin(&self) -> Result<TenantTx, StoreError> {
+        self.begin_as("BEGIN").await
+    }
+
+    /// The same for whoever only reads: all of its statements see the database as it is at the first of them.
+    ///
+    /// # Errors
+    /// As [`TenantScope::begin`].
+    pub async fn begin_snapshot(&self) -> Result<TenantTx, StoreError> {
+        self.begin_as("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await
+    }
+
+    async fn begin_as(&self, begin: &'static str) -> Result<TenantTx, StoreError> {
         // A UUID's text form holds hex digits and hyphens only, so it is safe inside the quotes.
-        let opening = format!("BEGIN; SELECT set_config('app.tenant', '{}', true)", self.tenant_id);
+        let opening = format!("{begin}; SELECT set_config('app.tenant', '{}', true)", self.tenant_id);
         let lease = match &self.source {
             Source::Pool(db) => db.lease(opening, true).await?,
             Source::Held(held) => held.lock().await.take().ok_or(NOTHING_HELD)?.open(opening).await?,

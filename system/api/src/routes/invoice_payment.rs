@@ -72,7 +72,7 @@ impl From<Upcoming> for UpcomingInvoice {
 #[utoipa::path(get, path = "/v1/invoices/upcoming", tag = "billing",
     responses((status = 200, body = UpcomingInvoice)))]
 pub(crate) async fn upcoming(State(state): State<AppState>, caller: Caller) -> Result<Reply, ApiError> {
-    let mut tx = state.db.tenant(caller.tenant).begin().await?;
+    let mut tx = state.db.tenant(caller.tenant).begin_snapshot().await?;
     match upcoming_invoice(&mut tx, &state.config.billing_terms).await {
         Ok(upcoming) => Ok(Reply::json(StatusCode::OK, &UpcomingInvoice::from(upcoming))),
         Err(ChangeError::Store(error)) => Err(error.into()),

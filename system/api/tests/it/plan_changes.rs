@@ -113,6 +113,16 @@ async fn a_key_is_as_good_as_new_once_the_answer_under_it_is_forgotten() {
 }
 
 #[tokio::test]
+async fn the_upcoming_invoice_is_read_while_somebody_works_on_the_tenant() {
+    let mut bed = PayBed::start().await;
+    let owner = bed.owner("ada", "PRO").await;
+    let quiet = bed.api.get("/v1/invoices/upcoming", &owner.token).await.expect(200).text;
+    sqlx::raw_sql("BEGIN; SELECT 1 FROM app.tenants FOR UPDATE").execute(&mut bed.admin).await.unwrap();
+    assert_eq!(bed.api.get("/v1/invoices/upcoming", &owner.token).await.expect(200).text, quiet);
+    sqlx::raw_sql("ROLLBACK").execute(&mut bed.admin).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_declined_upgrade_changes_nothing_and_may_be_asked_for_again() {
     let mut bed = PayBed::start().await;
     let owner = bed.owner("ada", "FREE").await;
