@@ -202,7 +202,7 @@ impl Reads {
                     count_owned(replica.name());
                     Ok(answer)
                 }
-                Err(error) => Err(Some(replica.failed(&error).as_str())),
+                Err(error) => Err(Some(replica.failed_to_read(&error).as_str())),
             };
         }
         Err(Some(reason))

@@ -29,6 +29,10 @@ pub(crate) enum PassedOver {
     Busy,
     /// Did not answer, or not in time.
     Failed,
+    /// Ended the read as taking too long, or as waiting too long for what replay holds.
+    Slow,
+    /// Refused the read itself, or what it gave does not read.
+    Refused,
     /// Withdrew the answer because replay needed what it was reading.
     Conflict,
     /// Is a primary itself: what it holds may be another history.
@@ -41,6 +45,8 @@ impl PassedOver {
             Self::Behind => "behind",
             Self::Busy => "busy",
             Self::Failed => "failed",
+            Self::Slow => "slow",
+            Self::Refused => "refused",
             Self::Conflict => "conflict",
             Self::Promoted => "promoted",
         }
@@ -181,8 +187,23 @@ impl Replica {
         }
     }
 
+    /// What an error of somebody's read says about the replica: nothing, where it is about that read alone. One
+    /// tenant's slow question must not take the replica from all others; whether it answers at all is found
+    /// out by the look that never ends.
+    pub(crate) fn failed_to_read(&self, error: &StoreError) -> PassedOver {
+        match error {
+            StoreError::Timeout => PassedOver::Slow,
+            StoreError::Corrupt { .. }
+            | StoreError::Refused { .. }
+            | StoreError::Conflict { .. }
+            | StoreError::NotFound
+            | StoreError::Unavailable { reason: UnavailableReason::ReadOnly } => PassedOver::Refused,
+            _ => self.failed(error),
+        }
+    }
+
     /// Takes note of an error, and leaves the replica alone unless that says nothing about it.
-    pub(crate) fn failed(&self, error: &StoreError) -> PassedOver {
+    fn failed(&self, error: &StoreError) -> PassedOver {
         match error {
             StoreError::Unavailable { reason: UnavailableReason::PoolExhausted } => PassedOver::Busy,
             StoreError::Unavailable { reason: UnavailableReason::Contention } => PassedOver::Conflict,

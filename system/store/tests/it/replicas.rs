@@ -1,5 +1,6 @@
 //! Reads on real streaming replicas: never older than what was acknowledged, and never lost with a replica.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use forecastle_domain::{ScenarioId, TenantId};
@@ -193,6 +194,39 @@ async fn a_frozen_replica_delays_a_read_within_its_bound_and_then_nobody() {
     }
     wait_until("both go on", async || reads.replicas().iter().all(|replica| replica.usable)).await;
     a_replica_answers(&reads, pair.tenant).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_that_a_replica_cannot_carry_out_takes_the_replica_from_nobody_else() {
+    let pair = pair().await;
+    // Nothing but a read's own failure could take a replica away, and nothing would bring it back.
+    let hour = Duration::from_secs(3_600);
+    let rare = ReplicaOptions {
+        poll_every: hour,
+        statement_timeout: Duration::from_millis(300),
+        catch_up_wait: Duration::from_secs(2),
+        ..pair.replica_options()
+    };
+    let reads = Reads::open(pair.bed.db.clone(), &rare).expect("open reads");
+    wait_until("both replicas usable", async || reads.replicas().iter().all(|replica| replica.usable)).await;
+    let is_ok = [
+        ("SELECT pg_sleep(0.8)::text", true),
+        ("SELECT (1 / (count(*) - count(*)))::text FROM app.tenants", false),
+        ("SELECT count(*) FROM app.tenants", false),
+    ];
+    for (statement, is_ok) in is_ok {
+        for round in 1..=2 {
+            let tries = AtomicU32::new(0);
+            let read = reads.read(pair.tenant, |scope| {
+                tries.fetch_add(1, Ordering::Relaxed);
+                Box::pin(async move { scope.begin().await?.one::<(String,)>(sqlx::query_as(statement)).await })
+            });
+            assert_eq!(read.await.is_ok(), is_ok, "{statement}");
+            assert_eq!(tries.into_inner(), 2, "asked of a replica, then of the primary: {statement}, {round}");
+        }
+        assert!(reads.replicas().iter().all(|replica| replica.usable), "{statement}");
+    }
+    assert!(answered_by_a_replica(&reads, pair.tenant).await);
 }
 
 #[tokio::test(flavor = "multi_thread")]
