@@ -10,7 +10,7 @@ use crate::config::ApiConfig;
 use crate::passwords::Passwords;
 use crate::rate_limit::RateLimiter;
 use crate::routes::calculators::Turns;
-use crate::streams::{Feeds, Slots};
+use crate::streams::{Feeds, Slots, Standings};
 
 /// Cheap to clone.
 #[derive(Clone)]
@@ -31,6 +31,8 @@ pub struct Shared {
     pub(crate) metrics: PrometheusHandle,
     pub(crate) feeds: Feeds,
     pub(crate) slots: Slots,
+    /// Whether the sessions of open streams stand.
+    pub(crate) standings: Standings,
     /// The instance takes nothing new, and what has no end of its own ends.
     pub(crate) draining: CancellationToken,
     /// The instance will drain in a moment, and says so to whoever distributes requests.
@@ -64,6 +66,7 @@ impl AppState {
             metrics,
             feeds,
             slots,
+            standings: Standings::default(),
             draining,
             leaving,
         };

@@ -80,7 +80,7 @@ impl std::fmt::Debug for KeySet {
 pub struct TokenRefused;
 
 /// What a verified token asserts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Subject {
     /// Whose data the bearer may touch.
     pub tenant: TenantId,

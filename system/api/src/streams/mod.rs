@@ -7,12 +7,14 @@
 
 mod feeds;
 mod slots;
+mod standing;
 mod stream;
 
 use std::time::Duration;
 
 pub(crate) use feeds::Feeds;
 pub(crate) use slots::{NoSlot, Slots};
+pub(crate) use standing::Standings;
 pub(crate) use stream::{ForecastMessage, Start, open};
 
 /// Limits and rhythms of the streams of one instance.
@@ -26,7 +28,7 @@ pub struct StreamLimits {
     pub heartbeat: Duration,
     /// Longest time between two looks for events, whatever the listening link says.
     pub poll: Duration,
-    /// Time between two looks whether the session stands.
+    /// Longest time between two looks whether a session stands that has streams.
     pub recheck: Duration,
     /// Longest time in which that look must be answered; with `recheck` it bounds how long a revoked
     /// session is still told anything.

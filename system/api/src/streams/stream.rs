@@ -5,26 +5,29 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::response::sse::Event;
-use forecastle_domain::{ForecastId, Right};
+use forecastle_domain::ForecastId;
 use forecastle_store::events::{EventPlace, ForecastEvent};
 use futures_util::Stream;
+use rand::RngExt;
 use serde::Serialize;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::feeds::{self, Subscription};
 use super::slots::Slot;
-use crate::session_check::{self, Caller};
+use super::standing::Standing;
+use crate::session_check::Caller;
 use crate::state::AppState;
-use crate::tokens::Subject;
 
 /// Messages that wait for a reader.
 const WAITING_MAX: usize = 32;
-/// When a reader whose stream ended is asked to come back.
-const COME_BACK: Duration = Duration::from_secs(1);
+/// When a reader whose stream ended is asked to come back; each at another moment, since what ended its stream
+/// has most likely ended all others too.
+const COME_BACK_MIN: Duration = Duration::from_secs(1);
+const COME_BACK_MAX: Duration = Duration::from_secs(3);
 
 /// Where a stream begins.
 pub(crate) struct Start {
@@ -87,6 +90,7 @@ impl Ended {
 struct Watcher {
     state: AppState,
     caller: Caller,
+    standing: Standing,
     out: mpsc::Sender<Event>,
     only: Option<ForecastId>,
     place: EventPlace,
@@ -105,7 +109,8 @@ pub(crate) fn open(
     let cutting = cut.clone().drop_guard();
     tokio::spawn(async move {
         let (_slot, _cutting) = (slot, cutting);
-        let mut watcher = Watcher { state, caller, out, only: start.only, place: start.place };
+        let standing = state.standings.watch(&state, &caller);
+        let mut watcher = Watcher { state, caller, standing, out, only: start.only, place: start.place };
         let Err(ended) = watcher.run(subscription, start).await;
         metrics::counter!("forecastle_streams_ended_total", "reason" => ended.as_str()).increment(1);
     });
@@ -121,8 +126,6 @@ impl Watcher {
         let limits = self.state.config.streams;
         // A stream outlives the token it was opened with by no more than that token's whole life.
         let lifetime = Instant::now() + self.state.config.access_ttl;
-        let mut recheck = interval_at(Instant::now() + limits.recheck, limits.recheck);
-        recheck.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let state = self.state.clone();
         let mut beat_at = Instant::now() + limits.heartbeat;
 
@@ -133,14 +136,14 @@ impl Watcher {
             self.send(message("forecast", self.place, &first)).await?;
         }
         self.catch_up().await?;
-        self.send(message("ready", self.place, &serde_json::json!({})).retry(COME_BACK)).await?;
+        self.send(message("ready", self.place, &serde_json::json!({})).retry(come_back())).await?;
         loop {
             tokio::select! {
                 biased;
                 () = self.out.closed() => return Err(Ended::ReaderGone),
                 () = state.draining.cancelled() => return Err(Ended::Draining),
                 () = sleep_until(lifetime) => return Err(Ended::Lifetime),
-                _ = recheck.tick() => self.check_session().await?,
+                () = self.standing.over() => return Err(Ended::Session),
                 live = subscription.live.recv() => {
                     match live {
                         Ok(event) => self.tell(&event).await?,
@@ -171,7 +174,9 @@ impl Watcher {
             for event in page.events {
                 self.tell(&Arc::new(event)).await?;
             }
-            self.check_session().await?;
+            if self.standing.is_over() {
+                return Err(Ended::Session);
+            }
         }
     }
 
@@ -187,36 +192,28 @@ impl Watcher {
         self.send(message("forecast", event.place, &ForecastMessage::from(&**event))).await
     }
 
-    async fn check_session(&self) -> Result<(), Ended> {
-        let Caller { tenant, user, session, .. } = self.caller;
-        let check = session_check::check(&self.state, Subject { tenant, user, session });
-        match timeout(self.state.config.streams.recheck_timeout, check).await {
-            Ok(Ok(caller)) if caller.role.may(Right::Read) => Ok(()),
-            // Also where nobody can say: then nobody is told.
-            _ => Err(Ended::Session),
-        }
-    }
-
     /// Waits for a slow reader for a while, and looks after its session meanwhile.
     async fn send(&self, message: Event) -> Result<(), Ended> {
         let limits = &self.state.config.streams;
         let given_up_at = Instant::now() + limits.stall;
-        loop {
-            tokio::select! {
-                biased;
-                place = self.out.reserve() => match place {
-                    Ok(place) => {
-                        place.send(message);
-                        return Ok(());
-                    }
-                    Err(_) => return Err(Ended::ReaderGone),
-                },
-                () = self.state.draining.cancelled() => return Err(Ended::Draining),
-                () = sleep_until(given_up_at) => return Err(Ended::ReaderSlow),
-                () = sleep(limits.recheck) => self.check_session().await?,
-            }
+        tokio::select! {
+            biased;
+            place = self.out.reserve() => match place {
+                Ok(place) => {
+                    place.send(message);
+                    Ok(())
+                }
+                Err(_) => Err(Ended::ReaderGone),
+            },
+            () = self.state.draining.cancelled() => Err(Ended::Draining),
+            () = sleep_until(given_up_at) => Err(Ended::ReaderSlow),
+            () = self.standing.over() => Err(Ended::Session),
         }
     }
+}
+
+fn come_back() -> Duration {
+    rand::rng().random_range(COME_BACK_MIN..=COME_BACK_MAX)
 }
 
 fn message(name: &str, place: EventPlace, data: &impl Serialize) -> Event {

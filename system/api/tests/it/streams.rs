@@ -71,6 +71,20 @@ impl Reader {
         }
     }
 
+    /// The pause in ms that the message named `ready` asks for; what comes before it is skipped.
+    async fn pause_before_coming_back(&mut self) -> u64 {
+        loop {
+            let mut blocks = self.buffer.split_inclusive("\n\n").filter(|block| block.ends_with("\n\n"));
+            if let Some(ready) = blocks.find(|block| block.contains("event: ready")) {
+                let pause = ready.lines().find_map(|line| line.strip_prefix("retry: "));
+                return pause.and_then(|ms| ms.trim().parse().ok()).expect("a pause in ms");
+            }
+            let chunk = tokio::time::timeout(PATIENCE, self.response.chunk()).await.expect("a message in time");
+            let bytes = chunk.expect("a stream that goes on").expect("a message");
+            self.buffer.push_str(std::str::from_utf8(&bytes).expect("UTF-8"));
+        }
+    }
+
     async fn told(&mut self, event: &str) -> Told {
         let told = self.next().await.expect("a message");
         assert_eq!(told.event, event, "{told:?}");
@@ -322,4 +336,48 @@ async fn a_reader_that_does_not_read_is_cut_off() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     drop(lazy);
+}
+
+#[tokio::test]
+async fn readers_whose_streams_end_together_are_asked_to_come_back_one_after_the_other() {
+    let bed = bed(|_| {}).await;
+    let ada = bed.customer("ada").await;
+    let mut pauses = std::collections::BTreeSet::new();
+    for _ in 0..8 {
+        let mut reader = Reader::open(&bed.api, &ada.0, "", None).await;
+        pauses.insert(reader.pause_before_coming_back().await);
+    }
+    assert!(pauses.iter().all(|ms| (1_000..=3_000).contains(ms)), "{pauses:?}");
+    assert!(pauses.len() >= 4, "{pauses:?}");
+}
+
+#[tokio::test]
+async fn without_redis_a_session_is_looked_up_once_for_all_of_its_streams() {
+    let mut bed = bed(|_| {}).await;
+    let ada = bed.customer("ada").await;
+    let mut readers = Vec::new();
+    for _ in 0..8 {
+        let mut reader = Reader::open(&bed.api, &ada.0, "", None).await;
+        reader.told("ready").await;
+        readers.push(reader);
+    }
+    bed.servers.stop_redis();
+    let looks = async || {
+        let page = bed.api.send(Method::GET, "/metrics", None, &[], None).await.text;
+        let lookups = page.lines().filter(|line| line.starts_with("forecastle_cache_lookups_total"));
+        let of_sessions = lookups.filter(|line| line.contains("class=\"session\""));
+        of_sessions.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum::<f64>()
+    };
+    let (begun, before) = (Instant::now(), looks().await);
+    while looks().await < before + 12.0 {
+        assert!(begun.elapsed() < PATIENCE, "nobody looks after the session");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    // One look in 200 to 400 ms; eight streams that each look for themselves have done so in two rounds.
+    assert!(begun.elapsed() > Duration::from_millis(1_600), "{:?}", begun.elapsed());
+    let session = "UPDATE app.sessions SET revoked_at = now()";
+    sqlx::query(session).execute(&mut bed.admin).await.unwrap();
+    for reader in readers {
+        assert!(reader.ends().await < Duration::from_secs(2), "the end is each stream's");
+    }
 }
