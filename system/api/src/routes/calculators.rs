@@ -2,16 +2,20 @@
 //!
 //! The mathematics, its conventions and bounds are the forecast crate's. What this adds is a bound on
 //! how many are computed at once, off the async threads: the worst input keeps a core busy for a while.
+//! A user has one turn at a time, so that nobody holds all of them.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::extract::State;
 use axum::http::StatusCode;
+use forecastle_domain::{TenantId, UserId};
 use forecastle_forecast::{Calculator, CalculatorError};
 use serde::Deserialize;
 use serde_json::Value;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout_at};
 use utoipa::ToSchema;
 
 use crate::error::{ApiError, FieldProblem, Problem};
@@ -24,19 +28,81 @@ use crate::texts::{MoneyText, RateText, Share};
 /// Longest wait for a turn; then the request is refused.
 const TURN_WAIT_MAX: Duration = Duration::from_secs(2);
 
-/// Bounds how many calculations run side by side. Cheap to clone.
+/// Calculations of one user that run or wait; further ones get 429.
+const OF_USER_MAX: usize = 8;
+
+type Owner = (TenantId, UserId);
+
+/// Bounds how many calculations run side by side: so many in all, one for each user. Cheap to clone.
 #[derive(Clone)]
-pub(crate) struct Turns(Arc<Semaphore>);
+pub(crate) struct Turns {
+    all: Arc<Semaphore>,
+    of_users: Arc<Mutex<HashMap<Owner, OfUser>>>,
+}
+
+/// A user with calculations that run or wait.
+struct OfUser {
+    turn: Arc<Semaphore>,
+    count: usize,
+}
+
+/// A user's place in the line, given back when dropped.
+struct Place {
+    turns: Turns,
+    owner: Owner,
+}
+
+/// The right to calculate, until dropped.
+struct Turn {
+    _of_all: OwnedSemaphorePermit,
+    _of_user: OwnedSemaphorePermit,
+    _place: Place,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut of_users = self.turns.lock();
+        if let Some(user) = of_users.get_mut(&self.owner) {
+            user.count -= 1;
+            if user.count == 0 {
+                of_users.remove(&self.owner);
+            }
+        }
+    }
+}
 
 impl Turns {
     /// At most `at_once` (at least 1) calculations at a time.
     pub(crate) fn new(at_once: usize) -> Self {
-        Self(Arc::new(Semaphore::new(at_once.max(1))))
+        Self { all: Arc::new(Semaphore::new(at_once.max(1))), of_users: Arc::default() }
     }
 
-    async fn evaluate(&self, calculator: Calculator, input: Value) -> Result<Value, ApiError> {
-        let turn = tokio::time::timeout(TURN_WAIT_MAX, self.0.clone().acquire_owned());
-        let Ok(Ok(turn)) = turn.await else { return Err(ApiError::unavailable()) };
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Owner, OfUser>> {
+        self.of_users.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn place(&self, owner: Owner) -> Result<(Place, Arc<Semaphore>), ApiError> {
+        let mut of_users = self.lock();
+        let user = of_users.entry(owner).or_insert_with(|| OfUser { turn: Arc::new(Semaphore::new(1)), count: 0 });
+        if user.count >= OF_USER_MAX {
+            return Err(too_many());
+        }
+        user.count += 1;
+        Ok((Place { turns: self.clone(), owner }, Arc::clone(&user.turn)))
+    }
+
+    /// The user's own turn first: whoever waits for it takes nobody else's.
+    async fn take(&self, owner: Owner) -> Result<Turn, ApiError> {
+        let given_up = Instant::now() + TURN_WAIT_MAX;
+        let (place, own) = self.place(owner)?;
+        let Ok(Ok(of_user)) = timeout_at(given_up, own.acquire_owned()).await else { return Err(too_many()) };
+        let all = Arc::clone(&self.all).acquire_owned();
+        let Ok(Ok(of_all)) = timeout_at(given_up, all).await else { return Err(ApiError::unavailable()) };
+        Ok(Turn { _of_all: of_all, _of_user: of_user, _place: place })
+    }
+
+    async fn evaluate(&self, caller: &Caller, calculator: Calculator, input: Value) -> Result<Value, ApiError> {
+        let turn = self.take((caller.tenant, caller.user)).await?;
         // The turn goes with the work: a caller that hangs up does not make room for another.
         let task = tokio::task::spawn_blocking(move || {
             let _turn = turn;
@@ -223,14 +289,16 @@ macro_rules! calculators {
                 (status = 200, body = $output),
                 (status = 400, body = Problem, content_type = "application/problem+json", description = "The body is not JSON."),
                 (status = 422, body = Problem, content_type = "application/problem+json", description = "Fields are wrong, or the result lies beyond plus or minus 1e15."),
+                (status = 429, body = Problem, content_type = "application/problem+json", description = "Too many requests, or too many calculations of this user at once (too_many_calculations)."),
             ))]
             pub(crate) async fn $name(
                 State(state): State<AppState>,
-                _caller: Caller,
+                caller: Caller,
                 JsonBody(body): JsonBody,
             ) -> Result<Reply, ApiError> {
                 let input = parse(&body)?;
-                Ok(Reply::json(StatusCode::OK, &state.calculations.evaluate(Calculator::$calculator, input).await?))
+                let value = state.calculations.evaluate(&caller, Calculator::$calculator, input).await?;
+                Ok(Reply::json(StatusCode::OK, &value))
             }
         )*
     };
@@ -255,4 +323,52 @@ calculators! {
     percentile = Percentile, "/v1/calculators/percentile", PercentileInput -> CalculatedValue;
     /// Schedule of a loan.
     amortisation = Amortisation, "/v1/calculators/amortisation", AmortisationInput -> AmortisationSchedule;
+}
+
+fn too_many() -> ApiError {
+    ApiError::new(StatusCode::TOO_MANY_REQUESTS, "too_many_calculations")
+        .detail("Your calculations are done one after the other. Wait for their answers.")
+        .retry_after(Duration::from_secs(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn owner(user: u128) -> Owner {
+        (TenantId::from_uuid(Uuid::nil()), UserId::from_uuid(Uuid::from_u128(user)))
+    }
+
+    #[tokio::test]
+    async fn one_user_has_one_turn_and_leaves_the_others_theirs() {
+        let turns = Turns::new(2);
+        let first = turns.take(owner(1)).await.unwrap();
+        let mut waiting = Box::pin(turns.take(owner(1)));
+        assert!(timeout_at(Instant::now(), &mut waiting).await.is_err(), "its own turn is taken");
+        let other = turns.take(owner(2)).await.expect("the other turn is anybody else's");
+        drop(first);
+        let second = waiting.await.expect("one after the other");
+        let refused = turns.take(owner(3)).await.err().map(|error| error.code());
+        assert_eq!(refused, Some("unavailable"), "both are taken");
+        drop((second, other));
+        assert!(turns.lock().is_empty());
+    }
+
+    #[tokio::test]
+    async fn few_calculations_of_a_user_wait_and_the_next_is_refused_at_once() {
+        let turns = Turns::new(2);
+        let _running = turns.take(owner(1)).await.unwrap();
+        let mut waiting: Vec<_> = (1..OF_USER_MAX).map(|_| Box::pin(turns.take(owner(1)))).collect();
+        for waiter in &mut waiting {
+            assert!(timeout_at(Instant::now(), waiter).await.is_err());
+        }
+        let started = Instant::now();
+        let refused = turns.take(owner(1)).await.err().map(|error| error.code());
+        assert_eq!(refused, Some("too_many_calculations"));
+        assert!(started.elapsed() < TURN_WAIT_MAX / 2);
+        waiting.clear();
+        assert_eq!(turns.lock()[&owner(1)].count, 1);
+    }
 }
