@@ -6,7 +6,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use forecastle_domain::{AuditAction, Role, SessionId, TenantId, UserId};
 use forecastle_store::audit::{self, AuditEvent};
-use forecastle_store::{CacheKey, Deletion, Lookup, sessions};
+use forecastle_store::{CacheKey, Deletion, Lookup, StoreError, TenantTx, sessions};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
@@ -77,9 +77,35 @@ pub async fn end(state: &AppState, caller: &Caller) -> Result<(), ApiError> {
         let event = AuditEvent::of_session(AuditAction::LoggedOut, caller.session).by(caller.user);
         audit::record(&mut tx, event).await?;
     }
-    tx.commit().await?;
-    forget(state, caller.tenant, &[caller.session]).await;
-    Ok(())
+    commit_ending(state, tx, &[caller.session]).await
+}
+
+/// Commits what ends these sessions, or changes what their user may do, and makes it known to every instance.
+///
+/// # Errors
+/// 503 if PostgreSQL does not confirm: then whether they stand is asked of it alone for a while.
+pub(crate) async fn commit_ending(state: &AppState, tx: TenantTx, sessions: &[SessionId]) -> Result<(), ApiError> {
+    let tenant = tx.tenant_id();
+    match tx.commit().await {
+        Ok(()) => {
+            forget(state, tenant, sessions).await;
+            Ok(())
+        }
+        Err(StoreError::CommitUnknown) => {
+            withhold(state, tenant, sessions).await;
+            Err(ApiError::from(StoreError::CommitUnknown))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// A commit that ends these sessions has lost its answer, and may still be carried out. What is kept of them is
+/// emptied, and kept empty for longer than that can take; whoever asks again finds out.
+pub(crate) async fn withhold(state: &AppState, tenant: TenantId, sessions: &[SessionId]) {
+    for sessions in sessions.chunks(FORGET_BATCH) {
+        let keys: Vec<_> = sessions.iter().map(|session| CacheKey::session(tenant, *session)).collect();
+        state.cache.announce(&keys).await;
+    }
 }
 
 /// Makes a commit that revoked these sessions, or changed what their user may do, known to every instance:

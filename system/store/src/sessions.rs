@@ -253,7 +253,7 @@ pub async fn list(
     Ok(Page::of(rows, limit, |row| PageKey { at: row.created_at, id: row.session_id }))
 }
 
-/// What became of a refresh token that was presented. Committed already.
+/// What became of a refresh token that was presented. Committed already, where it does not say otherwise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refreshed {
     /// It was good: this is the one that follows it.
@@ -267,13 +267,27 @@ pub enum Refreshed {
         /// The family's only live token.
         secret: RefreshSecret,
     },
-    /// Nobody's, expired, or of a session that is over.
+    /// Nobody's, or expired.
     Refused,
+    /// Of a session that is over. Whoever ended it may not have made that known yet, or ever.
+    FamilyOver {
+        /// The family's tenant.
+        tenant_id: TenantId,
+        /// The session.
+        session_id: SessionId,
+    },
     /// It had been exchanged longer ago than the grace: somebody else has it. The session is revoked.
     FamilyEnded {
         /// The family's tenant.
         tenant_id: TenantId,
         /// The session that has just been revoked.
+        session_id: SessionId,
+    },
+    /// The same, but the answer to the commit was lost: whether the session is revoked is not known.
+    FamilyEndUnknown {
+        /// The family's tenant.
+        tenant_id: TenantId,
+        /// The session that may have been revoked.
         session_id: SessionId,
     },
 }
@@ -318,14 +332,17 @@ pub async fn refresh(db: &Db, presented: &RefreshSecret, rotation: Rotation<'_>)
     let family = lock_family(&mut tx, session_id).await?;
     let Some(token) = read_token(&mut tx, presented, rotation.grace).await? else { return Ok(Refreshed::Refused) };
     if family.is_over {
-        return Ok(Refreshed::Refused);
+        return Ok(Refreshed::FamilyOver { tenant_id, session_id });
     }
     if token.is_past_grace {
         revoke(&mut tx, session_id).await?;
         // Whoever presented it, it was not surely the session's own user.
         audit::record(&mut tx, AuditEvent::of_session(AuditAction::RefreshReused, session_id)).await?;
-        tx.commit().await?;
-        return Ok(Refreshed::FamilyEnded { tenant_id, session_id });
+        return match tx.commit().await {
+            Ok(()) => Ok(Refreshed::FamilyEnded { tenant_id, session_id }),
+            Err(StoreError::CommitUnknown) => Ok(Refreshed::FamilyEndUnknown { tenant_id, session_id }),
+            Err(error) => Err(error),
+        };
     }
     if token.is_expired {
         return Ok(Refreshed::Refused);

@@ -70,8 +70,7 @@ pub(crate) async fn change(
         let ended = identity::change_password(&mut tx, caller.user, caller.session, &stored, &new_hash).await?;
         // Another change came first: the old password is not the old one any more.
         let ended = ended.ok_or_else(wrong_password)?;
-        tx.commit().await?;
-        session_check::forget(&state, caller.tenant, &ended).await;
+        session_check::commit_ending(&state, tx, &ended).await?;
         Ok(StatusCode::NO_CONTENT)
     })
     .await

@@ -92,9 +92,7 @@ pub(crate) async fn confirm(State(state): State<AppState>, JsonBody(body): JsonB
         let mut tx = state.db.tenant(tenant).begin().await?;
         let ended = mail_tokens::reset_password(&mut tx, &token, &password_hash).await?;
         let ended = ended.ok_or_else(MailConfig::token_refused)?;
-        tx.commit().await?;
-        session_check::forget(&state, tenant, &ended).await;
-        Ok(())
+        session_check::commit_ending(&state, tx, &ended).await
     })
     .await?;
     Ok(StatusCode::NO_CONTENT)

@@ -74,9 +74,8 @@ pub(crate) async fn revoke(
             let event = AuditEvent::of_session(AuditAction::SessionRevoked, session).by(caller.user);
             audit::record(&mut tx, event).await?;
         }
-        tx.commit().await?;
         // Also where it had been revoked before: whoever did it may have died before it made that known.
-        session_check::forget(&state, caller.tenant, &[session]).await;
+        session_check::commit_ending(&state, tx, &[session]).await?;
         Ok(StatusCode::NO_CONTENT)
     })
     .await

@@ -49,6 +49,14 @@ pub(crate) async fn refresh(State(state): State<AppState>, JsonBody(body): JsonB
                 Ok(Tokens::issue(&state, tenant_id, user_id, session_id, &secret))
             }
             Refreshed::Refused => Err(refused()),
+            Refreshed::FamilyOver { tenant_id, session_id } => {
+                session_check::forget(&state, tenant_id, &[session_id]).await;
+                Err(refused())
+            }
+            Refreshed::FamilyEndUnknown { tenant_id, session_id } => {
+                session_check::withhold(&state, tenant_id, &[session_id]).await;
+                Err(ApiError::unavailable())
+            }
             Refreshed::FamilyEnded { tenant_id, session_id } => {
                 metrics::counter!("forecastle_refresh_families_ended_total").increment(1);
                 session_check::forget(&state, tenant_id, &[session_id]).await;

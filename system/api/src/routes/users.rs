@@ -217,8 +217,7 @@ pub(crate) async fn change(
         let mut tx = state.db.tenant(caller.tenant).begin().await?;
         match members::change(&mut tx, caller.user, UserId::from_uuid(id), name.as_deref(), role).await? {
             Changed::Member { member, out_of_date } => {
-                tx.commit().await?;
-                session_check::forget(&state, caller.tenant, &out_of_date).await;
+                session_check::commit_ending(&state, tx, &out_of_date).await?;
                 Ok(Reply::json(StatusCode::OK, &User::from(member)))
             }
             Changed::LastOwner => Err(last_owner()),
@@ -257,8 +256,7 @@ pub(crate) async fn remove(
         let mut tx = state.db.tenant(caller.tenant).begin().await?;
         match members::remove(&mut tx, caller.user, UserId::from_uuid(id)).await? {
             Removed::Member { ended } => {
-                tx.commit().await?;
-                session_check::forget(&state, caller.tenant, &ended).await;
+                session_check::commit_ending(&state, tx, &ended).await?;
                 Ok(StatusCode::NO_CONTENT)
             }
             Removed::Before { ended } => {

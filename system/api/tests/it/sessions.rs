@@ -2,11 +2,13 @@
 
 use std::time::{Duration, Instant};
 
+use forecastle_store::migrate::{RolePasswords, migrate};
+use forecastle_testbed::{Postgres, Redis, Relay};
 use reqwest::Method;
 use serde_json::{Value, json};
 use sqlx::Connection as _;
 
-use crate::fixtures::{Instance, NOBODYS_ID, config, text};
+use crate::fixtures::{Instance, NOBODYS_ID, config, config_at, text};
 use crate::members;
 use crate::servers::Servers;
 
@@ -72,9 +74,96 @@ async fn a_session_ended_without_redis_is_refused_once_that_is_acknowledged() {
     let started = Instant::now();
     assert_eq!(delete(&api, access(&first), &second).await.0, 204);
     assert!(started.elapsed() < Duration::from_secs(8), "{:?}", started.elapsed());
-    assert_eq!(api.get("/v1/me", access(&second)).await.code().0, 401);
-    servers.start_redis().await;
-    assert_eq!(api.get("/v1/me", access(&second)).await.code().0, 401);
+    for api in [&bed.two, &bed.one] {
+        assert_eq!(api.get("/v1/me", access(&second)).await.code().0, 401);
+    }
+    bed.mend_still_keeping(&second).await;
+    for _ in 0..20 {
+        for api in [&bed.two, &bed.one] {
+            assert_eq!(api.get("/v1/me", access(&second)).await.code().0, 401);
+        }
+    }
+}
+
+/// As after an instance that died between its commit and what follows it.
+#[tokio::test]
+async fn a_refresh_that_finds_its_session_over_makes_that_known() {
+    let servers = Servers::start().await;
+    let (one, two) = (Instance::start(config(&servers)).await, Instance::start(config(&servers)).await);
+    let session = one.sign_up("ada", "FREE").await;
+    for _ in 0..3 {
+        two.get("/v1/me", access(&session)).await.expect(200);
+    }
+    let mut operator = sqlx::PgConnection::connect(&servers.database_url("postgres")).await.unwrap();
+    sqlx::query("UPDATE app.sessions SET revoked_at = now()").execute(&mut operator).await.unwrap();
+    two.get("/v1/me", access(&session)).await.expect(200);
+    assert_eq!(one.refresh(text(&session, "refresh_token")).await.code().0, 401);
+    assert_eq!(two.get("/v1/me", access(&session)).await.code().0, 401);
+}
+
+/// The commit is held by a trigger, its link cut, and then it is carried out, with nobody left to hear so.
+#[tokio::test]
+async fn a_session_whose_end_is_committed_unheard_is_nobodys_way_in() {
+    let (postgres, redis) = (Postgres::start(), Redis::start());
+    migrate(&postgres.admin_url(), &RolePasswords::default()).await.unwrap();
+    let link = Relay::to(postgres.port());
+    let over_link = postgres.url_of("forecastle_app").replace(&postgres.port().to_string(), &link.port().to_string());
+    let mut hurt = config_at(over_link, redis.url());
+    hurt.refresh_grace = Duration::ZERO;
+    (hurt.db.lock_timeout, hurt.db.statement_timeout) = (Duration::from_secs(30), Duration::from_secs(30));
+    let hurt = Instance::start(hurt).await;
+    let well = Instance::start(config_at(postgres.url_of("forecastle_app"), redis.url())).await;
+    let mut admin = sqlx::PgConnection::connect(&postgres.admin_url()).await.unwrap();
+    let hold = "CREATE FUNCTION app.hold_commit() RETURNS trigger LANGUAGE plpgsql AS $$
+                BEGIN PERFORM pg_advisory_xact_lock_shared(4711); RETURN NULL; END $$;
+                CREATE CONSTRAINT TRIGGER hold_commit AFTER UPDATE ON app.sessions
+                DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION app.hold_commit()";
+    sqlx::raw_sql(hold).execute(&mut admin).await.unwrap();
+    well.sign_up("ada", "FREE").await;
+    for way in ["reuse", "logout"] {
+        let session = well.log_in("ada").await;
+        let token = access(&session);
+        hurt.refresh(text(&session, "refresh_token")).await.expect(200);
+        for _ in 0..3 {
+            well.get("/v1/me", token).await.expect(200);
+        }
+        sqlx::raw_sql("SELECT pg_advisory_lock(4711)").execute(&mut admin).await.unwrap();
+        let cutting = async {
+            let waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 4711 AND NOT granted";
+            until(&mut admin, waiting, 1).await;
+            link.cut();
+        };
+        let ending = async {
+            match way {
+                "reuse" => hurt.refresh(text(&session, "refresh_token")).await,
+                _ => hurt.send(Method::POST, "/v1/logout", Some(token), &[], None).await,
+            }
+        };
+        let (unknown, ()) = tokio::join!(ending, cutting);
+        assert_eq!(unknown.code(), (503, "unavailable".to_owned()), "{way}");
+        link.mend();
+        sqlx::raw_sql("SELECT pg_advisory_unlock(4711)").execute(&mut admin).await.unwrap();
+        let id = text(&session, "session_id");
+        let ended = format!("SELECT count(*) FROM app.sessions WHERE session_id = '{id}' AND revoked_at IS NOT NULL");
+        until(&mut admin, &ended, 1).await;
+        for _ in 0..3 {
+            assert_eq!(well.get("/v1/me", token).await.code().0, 401, "{way}");
+        }
+    }
+}
+
+/// Waits until a count is as wanted.
+async fn until(admin: &mut sqlx::PgConnection, count: &str, wanted: i64) {
+    let given_up = Instant::now() + Duration::from_secs(20);
+    loop {
+        let query = sqlx::query_scalar(sqlx::AssertSqlSafe(count.to_owned()));
+        let found: i64 = query.fetch_one(&mut *admin).await.unwrap();
+        if found == wanted {
+            return;
+        }
+        assert!(Instant::now() < given_up, "{found}, not {wanted}: {count}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }
 
 #[tokio::test]
