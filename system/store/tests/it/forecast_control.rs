@@ -6,7 +6,7 @@ use forecastle_domain::{ForecastId, UsageEventId};
 use forecastle_store::forecast_control::{self, Cancelled, Retried};
 use forecastle_store::forecasts::{self, Requested};
 use forecastle_store::jobs::{self, ClaimTerms, ClaimedJob, Failure, KIND_FORECAST, Outcome, Settled};
-use forecastle_store::{Db, StoreError};
+use forecastle_store::{CacheKey, Db, StoreError};
 use forecastle_testbed::customers::{self, Customer, count};
 use tokio::sync::oneshot::error::TryRecvError;
 use uuid::Uuid;
@@ -237,4 +237,34 @@ async fn a_cancellation_that_is_rolled_back_has_no_effect() {
     };
     assert_eq!(complete(&bed.db, &job).await, Settled::Done);
     assert_eq!(bed.db.tenant(Uuid::nil().into()).begin().await.unwrap().commit().await, Ok::<(), StoreError>(()));
+}
+
+#[tokio::test]
+async fn whoever_fails_a_forecast_owes_its_deletion_from_the_cache_from_then_on() {
+    let mut bed = bed().await;
+    let ours = customers::sign_up(&mut bed.admin, "PRO", "USD", "2026-01-01").await;
+    let input = customers::scenario_input();
+    let owed = async |admin: &mut sqlx::postgres::PgConnection| {
+        let keys = "SELECT key FROM app.cache_debts WHERE NOT blocks ORDER BY key";
+        let keys: Vec<String> = sqlx::query_scalar(keys).fetch_all(&mut *admin).await.unwrap();
+        sqlx::query("DELETE FROM app.cache_debts").execute(admin).await.unwrap();
+        keys
+    };
+    let keys = |id: ForecastId| {
+        let keys = [CacheKey::dashboard(ours.tenant.into()), CacheKey::forecast(ours.tenant.into(), id)];
+        keys.map(|key| key.as_str().to_owned())
+    };
+    customers::queue_forecast(&mut bed.admin, &ours, &input).await;
+    assert_eq!(complete(&bed.db, &claim(&bed.db, 1).await.remove(0)).await, Settled::Done);
+    assert_eq!(owed(&mut bed.admin).await, [""; 0]);
+
+    let failed: ForecastId = customers::queue_forecast(&mut bed.admin, &ours, &input).await.into();
+    let job = claim(&bed.db, 1).await.remove(0);
+    assert_eq!(jobs::fail(&bed.db, &job.claim, Failure::Permanent, "x", "x").await, Ok(Settled::Done));
+    assert_eq!(owed(&mut bed.admin).await, keys(failed));
+
+    let used_up: ForecastId = customers::queue_forecast(&mut bed.admin, &ours, &input).await.into();
+    sqlx::query("UPDATE app.jobs SET attempts = 1000 WHERE state = 'queued'").execute(&mut bed.admin).await.unwrap();
+    assert!(claim(&bed.db, 1).await.is_empty(), "ended by the claim, whose answer may be lost");
+    assert_eq!(owed(&mut bed.admin).await, keys(used_up));
 }
