@@ -41,7 +41,7 @@ const READ_ROLE: &str = "forecastle_read";
 const RESERVED_CONNECTIONS: u32 = 40;
 /// Time for both replicas to be streaming, once they answer.
 const STREAMING_LIMIT: Duration = Duration::from_secs(30);
-/// Connections of one API beside its pool: it asks the primary how far its log reaches.
+/// Connections of one API beyond those it was given: where it has replicas it asks the primary how far its log reaches.
 const POSITION_CONNECTIONS: u32 = 1;
 /// Time for a process to say its first line, on a loaded machine.
 const READY_LIMIT: Duration = Duration::from_secs(30);

@@ -17,6 +17,9 @@ use crate::state::AppState;
 const LATENCY_BUCKETS_S: [f64; 12] = [0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 10.0];
 /// Pause between two tidyings of the metrics recorder.
 const METRICS_UPKEEP_EVERY: Duration = Duration::from_secs(5);
+/// Connections to the primary beside the pool: one on which events are heard, one that keeps the trust in the
+/// cache. With replicas there is a further one, on which the primary is asked how far its log reaches.
+const CONNECTIONS_BESIDE_POOL: u32 = 2;
 /// Longest time the last analytics events may take at the end.
 const FLUSH_MAX: Duration = Duration::from_secs(2);
 
@@ -48,7 +51,7 @@ pub async fn serve(
     listener: TcpListener,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), ServeError> {
-    let db = Db::open(config.db.clone().sparing_one_to_listen())?;
+    let db = Db::open(config.db.clone().sparing(CONNECTIONS_BESIDE_POOL))?;
     let reads = Reads::open(db.clone(), &config.replicas)?;
     let cache = Cache::open_shared(&config.cache, &db, config.cache_trust)?;
     let metrics = match config.metrics.clone() {

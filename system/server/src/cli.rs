@@ -88,8 +88,8 @@ pub(crate) struct DbArgs {
     /// postgres://user:password@host:port/database
     #[arg(long, env = "FORECASTLE_DATABASE_URL", hide_env_values = true)]
     database_url: String,
-    /// Most connections of this process, among them the one on which serve and work listen; serve with
-    /// --replica-url has one more [default: 50; work: concurrency + 5; bill: parallel + 2].
+    /// Most connections of this process, among them those on which serve (two) and work (one) listen; serve
+    /// with --replica-url has one more [default: 50; work: concurrency + 5; bill: parallel + 2].
     #[arg(long, env = "FORECASTLE_POOL_MAX")]
     pool_max: Option<u32>,
     /// Longest wait for a connection.

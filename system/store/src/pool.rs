@@ -77,11 +77,12 @@ impl DbOptions {
         }
     }
 
-    /// The same with one connection less in the pool, which [`crate::listen::listen`] then holds: what a
-    /// process was given is what it uses. A pool keeps at least one.
+    /// The same with so many connections less in the pool, which the process holds beside it, as
+    /// [`crate::listen::listen`] and [`crate::Cache::open_shared`] each do: what a process was given is what it
+    /// uses. A pool keeps at least one.
     #[must_use]
-    pub fn sparing_one_to_listen(mut self) -> Self {
-        self.max_connections = self.max_connections.saturating_sub(1).max(1);
+    pub fn sparing(mut self, connections: u32) -> Self {
+        self.max_connections = self.max_connections.saturating_sub(connections).max(1);
         self
     }
 

@@ -62,7 +62,7 @@ struct Taken {
 /// # Errors
 /// An address that does not parse.
 pub async fn work(config: WorkerConfig, shutdown: impl Future<Output = ()> + Send) -> Result<(), WorkError> {
-    let db = Db::open(config.db.clone().sparing_one_to_listen())?;
+    let db = Db::open(config.db.clone().sparing(1))?;
     let cache = Cache::open_for_writing(&config.cache, &db)?;
     let bell = Arc::new(Notify::new());
     let _listening = listen(&db, jobs::CHANNEL, config.listen_keep_alive, {

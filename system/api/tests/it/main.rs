@@ -1,6 +1,7 @@
 //! The interface over real HTTP, on a PostgreSQL and a Redis of each test's own.
 
 mod auth;
+mod connections;
 mod cut_links;
 mod failure;
 mod fixtures;
