@@ -1,10 +1,12 @@
-//! Two instances on one Redis, and one of the two links is hurt: an acknowledged write is seen by
+//! Two instances on one Redis, and one of the two links, or both, are hurt: an acknowledged write is seen by
 //! everybody, at once, and an ended session is nobody's way in.
 
 use std::time::{Duration, Instant};
 
+use forecastle_store::CacheKey;
 use forecastle_testbed::{Redis, Relay};
 use reqwest::Method;
+use serde_json::Value;
 
 use crate::fixtures::{Instance, config, scenario, text};
 use crate::servers::Servers;
@@ -32,6 +34,57 @@ async fn pair() -> Pair {
     direct.cache.redis_url = redis.url();
     let (hurt, well) = (Instance::start(over_link).await, Instance::start(direct).await);
     Pair { _servers: servers, _redis: redis, link, hurt, well }
+}
+
+/// Two instances whose links to Redis are cut together and mended together, while Redis itself keeps what it
+/// holds: other than one that restarts, it comes back with the old entries.
+pub(crate) struct BothCut {
+    _servers: Servers,
+    pub(crate) one: Instance,
+    pub(crate) two: Instance,
+    redis: Redis,
+    links: [Relay; 2],
+}
+
+impl BothCut {
+    pub(crate) async fn start() -> Self {
+        let servers = Servers::start().await;
+        let redis = Redis::start();
+        let links = [Relay::to(redis.port()), Relay::to(redis.port())];
+        let over = |link: &Relay| {
+            let mut config = config(&servers);
+            config.cache.redis_url = format!("redis://127.0.0.1:{}/", link.port());
+            config
+        };
+        let (one, two) = (Instance::start(over(&links[0])).await, Instance::start(over(&links[1])).await);
+        Self { _servers: servers, one, two, redis, links }
+    }
+
+    /// Both instances lose Redis, which keeps this session's entry.
+    pub(crate) async fn cut_keeping(&self, session: &Value) {
+        let given_up = Instant::now() + Duration::from_secs(10);
+        while !self.keeps(session).await {
+            assert!(Instant::now() < given_up, "the session was never kept");
+            self.two.get("/v1/me", text(session, "access_token")).await.expect(200);
+        }
+        self.links.iter().for_each(Relay::cut);
+    }
+
+    /// Both have Redis again, which held the session's entry all the while.
+    pub(crate) async fn mend_still_keeping(&self, session: &Value) {
+        assert!(self.keeps(session).await, "the entry is gone, so nothing is shown");
+        self.links.iter().for_each(Relay::mend);
+    }
+
+    async fn keeps(&self, session: &Value) -> bool {
+        let (tenant, id) = (text(session, "tenant_id").parse().unwrap(), text(session, "session_id").parse().unwrap());
+        let client = redis::Client::open(self.redis.url()).unwrap();
+        let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+        let entry: Option<String> =
+            redis::cmd("GET").arg(CacheKey::session(tenant, id).as_str()).query_async(&mut connection).await.unwrap();
+        // What is no value is a reader's mark.
+        entry.is_some_and(|entry| entry.starts_with('V'))
+    }
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use reqwest::Method;
 use serde_json::json;
 
+use crate::cut_links::BothCut;
 use crate::fixtures::{Instance, config, scenario, text};
 use crate::servers::Servers;
 
@@ -38,22 +39,22 @@ async fn without_redis_every_answer_is_still_right() {
 
 #[tokio::test]
 async fn a_logout_without_redis_is_acknowledged_when_no_instance_looks_there_any_more() {
-    let mut servers = Servers::start().await;
-    let (one, two) = (Instance::start(config(&servers)).await, Instance::start(config(&servers)).await);
-    let session = one.sign_up("ada", "FREE").await;
+    let bed = BothCut::start().await;
+    let session = bed.one.sign_up("ada", "FREE").await;
     let token = text(&session, "access_token");
-    two.get("/v1/me", token).await.expect(200);
-
-    servers.stop_redis();
+    bed.cut_keeping(&session).await;
     let started = Instant::now();
-    one.send(Method::POST, "/v1/logout", Some(token), &[], None).await.expect(204);
+    bed.one.send(Method::POST, "/v1/logout", Some(token), &[], None).await.expect(204);
     assert!(started.elapsed() < Duration::from_secs(4), "{:?}", started.elapsed());
-    assert_eq!(two.get("/v1/me", token).await.code(), (401, "unauthenticated".to_owned()));
-    assert_eq!(one.get("/v1/me", token).await.code(), (401, "unauthenticated".to_owned()));
-    // Back, and with what it held: the entry of the ended session would still be good for a while.
-    servers.start_redis().await;
+    for api in [&bed.two, &bed.one] {
+        assert_eq!(api.get("/v1/me", token).await.code(), (401, "unauthenticated".to_owned()));
+    }
+    // The entry of the ended session would still be good for a while.
+    bed.mend_still_keeping(&session).await;
     for _ in 0..20 {
-        assert_eq!(two.get("/v1/me", token).await.code().0, 401);
+        for api in [&bed.two, &bed.one] {
+            assert_eq!(api.get("/v1/me", token).await.code().0, 401);
+        }
     }
 }
 

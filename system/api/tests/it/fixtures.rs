@@ -197,21 +197,44 @@ pub(crate) struct Protected {
     pub(crate) right: Right,
 }
 
-/// All of them.
+/// Every operation that nobody has to sign in for. A further one is a decision, which is written down here.
+const OPEN_TO_EVERYBODY: [&str; 12] = [
+    "GET /.well-known/jwks.json",
+    "GET /livez",
+    "GET /metrics",
+    "GET /openapi.json",
+    "GET /readyz",
+    "POST /v1/email-verification/confirm",
+    "POST /v1/login",
+    "POST /v1/password-reset",
+    "POST /v1/password-reset/confirm",
+    "POST /v1/signup",
+    "POST /v1/token/refresh",
+    "POST /v1/webhooks/payments",
+];
+
+/// All of them: every operation of the document but those above.
 pub(crate) fn protected_operations() -> Vec<Protected> {
     let document: Value = serde_json::from_str(&forecastle_api::openapi()).expect("the document");
     let mut found = Vec::new();
+    let mut open = Vec::new();
     for (path, item) in document["paths"].as_object().expect("paths") {
+        let template = path;
         let path = path.split('/').map(|part| if part.starts_with('{') { NOBODYS_ID } else { part });
         let path = path.collect::<Vec<_>>().join("/");
         for (method, operation) in item.as_object().expect("operations") {
-            if !operation["security"].as_array().expect("security").is_empty() {
-                let method = method.to_uppercase().parse().expect("a method");
+            let method = method.to_uppercase();
+            if operation["security"].as_array().expect("security").is_empty() {
+                open.push(format!("{method} {template}"));
+            } else {
+                let method = method.parse().expect("a method");
                 let right = text(operation, "x-right").parse().expect("a right");
                 found.push(Protected { method, path: path.clone(), right });
             }
         }
     }
+    open.sort_unstable();
+    assert_eq!(open, OPEN_TO_EVERYBODY);
     found
 }
 

@@ -6,6 +6,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use sqlx::Connection as _;
 
+use crate::cut_links::BothCut;
 use crate::fixtures::{Answer, Instance, NOBODYS_ID, PASSWORD, config, scenario, sign_up, text};
 use crate::product::join_all;
 use crate::servers::Servers;
@@ -144,21 +145,26 @@ async fn a_role_that_stood_already_holds_on_every_instance_once_it_is_acknowledg
 
 #[tokio::test]
 async fn a_role_changed_without_redis_holds_once_it_is_acknowledged() {
-    let mut servers = Servers::start().await;
-    let api = Instance::start(config(&servers)).await;
-    let owner = api.sign_up("ada", "PRO").await;
-    let bob = add(&api, access(&owner), "bob", "editor").await;
-    let session = api.log_in("bob").await;
-    api.scenario(access(&session), "a").await;
-    servers.stop_redis();
+    let bed = BothCut::start().await;
+    let owner = bed.one.sign_up("ada", "PRO").await;
+    let bob = add(&bed.one, access(&owner), "bob", "editor").await;
+    let session = bed.two.log_in("bob").await;
+    bed.cut_keeping(&session).await;
+    bed.two.scenario(access(&session), "a").await;
     let started = Instant::now();
-    patch(&api, access(&owner), &bob, json!({"role": "viewer"})).await.expect(200);
+    patch(&bed.one, access(&owner), &bob, json!({"role": "viewer"})).await.expect(200);
     assert!(started.elapsed() < Duration::from_secs(8), "{:?}", started.elapsed());
-    let refused = api.post_with_key("/v1/scenarios", access(&session), "b", scenario("b")).await;
-    assert_eq!(refused.code(), (403, "role_forbidden".to_owned()));
-    servers.start_redis().await;
-    let refused = api.post_with_key("/v1/scenarios", access(&session), "b", scenario("b")).await;
-    assert_eq!(refused.code(), (403, "role_forbidden".to_owned()));
+    let refused = async |api: &Instance| {
+        let refused = api.post_with_key("/v1/scenarios", access(&session), "b", scenario("b")).await;
+        assert_eq!(refused.code(), (403, "role_forbidden".to_owned()));
+    };
+    refused(&bed.two).await;
+    refused(&bed.one).await;
+    bed.mend_still_keeping(&session).await;
+    for _ in 0..20 {
+        refused(&bed.two).await;
+        refused(&bed.one).await;
+    }
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use sqlx::Connection as _;
 
+use crate::cut_links::BothCut;
 use crate::fixtures::{Instance, NOBODYS_ID, config, config_at, text};
 use crate::members;
 use crate::servers::Servers;
@@ -65,14 +66,12 @@ async fn a_session_is_ended_by_another_one_of_its_user_and_by_nobody_else() {
 
 #[tokio::test]
 async fn a_session_ended_without_redis_is_refused_once_that_is_acknowledged() {
-    let mut servers = Servers::start().await;
-    let api = Instance::start(config(&servers)).await;
-    let first = api.sign_up("ada", "FREE").await;
-    let second = api.log_in("ada").await;
-    api.get("/v1/me", access(&second)).await.expect(200);
-    servers.stop_redis();
+    let bed = BothCut::start().await;
+    let first = bed.one.sign_up("ada", "FREE").await;
+    let second = bed.two.log_in("ada").await;
+    bed.cut_keeping(&second).await;
     let started = Instant::now();
-    assert_eq!(delete(&api, access(&first), &second).await.0, 204);
+    assert_eq!(delete(&bed.one, access(&first), &second).await.0, 204);
     assert!(started.elapsed() < Duration::from_secs(8), "{:?}", started.elapsed());
     for api in [&bed.two, &bed.one] {
         assert_eq!(api.get("/v1/me", access(&second)).await.code().0, 401);
