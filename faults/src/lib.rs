@@ -23,5 +23,5 @@ pub use open_faults::{FaultId, HealReport, OpenFaults};
 pub use postgres::{PoolExhaustion, PoolExhaustionConfig};
 pub use process::{MidJobProbe, ProcessControl, ProcessIdentity, ProcessKill, ProcessKillLimits};
 pub use redis::{RedisLoss, RedisLossLimits, ServiceControl};
-pub use schedule::{DrawPlan, FaultChoice, ParamValue, Schedule, ScheduleError, Step};
+pub use schedule::{Condition, DrawPlan, FaultChoice, ParamValue, Schedule, ScheduleError, Step};
 pub use toxid::{Accepted, Ending, Inspector, InspectorFactory, Side, ToxidHandle, ToxidOptions, ToxidServer};

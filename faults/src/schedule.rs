@@ -27,8 +27,11 @@ pub struct Step {
     pub fault: String,
     /// Name of the victim within the run, such as `worker-1`.
     pub target: String,
-    /// Start, milliseconds after the start of the load.
+    /// Start, milliseconds after the start of the load; with a condition the earliest.
     pub at_ms: u64,
+    /// What to wait for from then on; none starts at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub when: Option<Condition>,
     /// From install to heal, milliseconds.
     pub duration_ms: u64,
     /// Parameters of the fault, by name with the unit last.
@@ -41,6 +44,16 @@ impl Step {
     pub fn end_ms(&self) -> u64 {
         self.at_ms.saturating_add(self.duration_ms)
     }
+}
+
+/// The moment of the k-th operation of a kind.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Condition {
+    /// Kind of operation as the history names it, such as `forecast.request`.
+    pub operation: String,
+    /// Which one since the start of the load, from 1.
+    pub kth: u64,
 }
 
 /// Value of a parameter, storable in TOML and JSON alike.
@@ -130,15 +143,25 @@ pub enum ScheduleError {
         /// Name of the fault.
         fault: String,
     },
-    /// A step starts before the one before it has ended.
-    #[error("step {index} ({fault}) starts at {at_ms} ms, before the last one ends")]
+    /// Two windows on one victim, which neither could undo without undoing the other.
+    #[error("step {index} ({fault}) hurts {target} from {at_ms} ms on, before step {other} lets go of it")]
     Overlap {
         /// Index of the later step, from 0.
         index: usize,
         /// Name of its fault.
         fault: String,
+        /// The victim of both.
+        target: String,
         /// Its start, milliseconds.
         at_ms: u64,
+        /// Index of the earlier step, from 0.
+        other: usize,
+    },
+    /// Steps are not in the order of their starts.
+    #[error("step {index} starts before the step before it")]
+    Order {
+        /// Index of the later step, from 0.
+        index: usize,
     },
     /// A step has no length, or ends after the load.
     #[error("step {index} ({fault}) does not lie within the load")]
@@ -179,6 +202,7 @@ impl Schedule {
                 fault: choice.fault.clone(),
                 target: choice.targets[victim].clone(),
                 at_ms,
+                when: None,
                 duration_ms,
                 params: choice.params.clone(),
             });
@@ -187,20 +211,27 @@ impl Schedule {
         Ok(Self { load_ms: plan.load_ms, steps })
     }
 
-    /// Checks a schedule that was read from a file.
+    /// Checks a schedule that was read from a file. Windows may overlap on different victims. A step with a condition
+    /// may come at any time after its earliest, so it is held against every window on its victim from there on.
     ///
     /// # Errors
-    /// [`ScheduleError::Overlap`] or [`ScheduleError::OutsideLoad`] for the first bad step.
+    /// [`ScheduleError::OutsideLoad`], [`ScheduleError::Order`] or [`ScheduleError::Overlap`] for the first bad step.
     pub fn validate(&self) -> Result<(), ScheduleError> {
-        let mut free_from_ms = 0;
         for (index, step) in self.steps.iter().enumerate() {
             if step.duration_ms == 0 || step.end_ms() > self.load_ms {
                 return Err(ScheduleError::OutsideLoad { index, fault: step.fault.clone() });
             }
-            if step.at_ms < free_from_ms {
-                return Err(ScheduleError::Overlap { index, fault: step.fault.clone(), at_ms: step.at_ms });
+            let before = &self.steps[..index];
+            if before.last().is_some_and(|last| last.at_ms > step.at_ms) {
+                return Err(ScheduleError::Order { index });
             }
-            free_from_ms = step.end_ms();
+            let still_open = |earlier: &Step| {
+                earlier.target == step.target && (earlier.when.is_some() || earlier.end_ms() > step.at_ms)
+            };
+            if let Some(other) = before.iter().position(still_open) {
+                let (fault, target) = (step.fault.clone(), step.target.clone());
+                return Err(ScheduleError::Overlap { index, fault, target, at_ms: step.at_ms, other });
+            }
         }
         Ok(())
     }
@@ -342,10 +373,23 @@ mod tests {
     }
 
     #[test]
-    fn overlapping_steps_are_refused() {
+    fn windows_may_overlap_on_different_victims_alone() {
         let mut schedule = Schedule::draw(stream(3), &plan(55_000)).expect("fits");
         schedule.steps[1].at_ms = schedule.steps[0].end_ms() - 1;
-        assert!(matches!(schedule.validate(), Err(ScheduleError::Overlap { index: 1, .. })));
+        assert_eq!(schedule.validate(), Ok(()));
+        schedule.steps[1].target = schedule.steps[0].target.clone();
+        assert!(matches!(schedule.validate(), Err(ScheduleError::Overlap { index: 1, other: 0, .. })));
+        schedule.steps.swap(0, 1);
+        assert!(matches!(schedule.validate(), Err(ScheduleError::Order { index: 1 })));
+    }
+
+    #[test]
+    fn a_step_with_a_condition_keeps_its_victim_to_itself_until_the_end() {
+        let mut schedule = Schedule::draw(stream(3), &plan(55_000)).expect("fits");
+        schedule.steps[2].target = schedule.steps[0].target.clone();
+        assert_eq!(schedule.validate(), Ok(()));
+        schedule.steps[0].when = Some(Condition { operation: "refresh".into(), kth: 3 });
+        assert!(matches!(schedule.validate(), Err(ScheduleError::Overlap { index: 2, other: 0, .. })));
     }
 
     #[test]

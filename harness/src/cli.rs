@@ -74,6 +74,8 @@ pub enum Listing {
     Faults,
     /// The laws, with what each requires of the evidence.
     Invariants,
+    /// The JSON Schema of a schedule file.
+    ScheduleSchema,
     /// The runs in the store.
     Runs,
 }
@@ -89,6 +91,9 @@ pub struct RunArgs {
     /// Faults to inject, by name with commas between, or `none`. Default: the suite's.
     #[arg(long, value_name = "none|F,…")]
     pub faults: Option<String>,
+    /// Faults by a file of your own, which also sets the length of the load; `nogo list schedule-schema` says how.
+    #[arg(long, value_name = "FILE.toml", conflicts_with_all = ["faults", "load_s"])]
+    pub schedule: Option<PathBuf>,
     /// Seconds of load. Default: the suite's.
     #[arg(long, value_name = "SECONDS")]
     pub load_s: Option<u64>,

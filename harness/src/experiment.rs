@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::cli::RunArgs;
 use crate::exit_code::EndsWith;
 use crate::randomness::Randomness;
+use crate::schedule_file;
 use crate::workload::LoadSpec;
 
 /// A named load with its faults; its name is the verdict's scope.
@@ -109,17 +110,20 @@ impl Experiment {
             let names: Vec<&str> = SUITES.iter().map(|suite| suite.name).collect();
             EndsWith::usage(format!("no suite '{}': there is {}", args.suite, names.join(", ")))
         })?;
-        let faults = requested_faults(args.faults.as_deref(), suite)?;
-        let load_ms = args.load_s.map_or(suite.load_ms, |seconds| seconds.saturating_mul(1_000));
+        let mut key = [0u8; 32];
+        Randomness::new(seed).stream("faults").fill_bytes(&mut key);
+        let (faults, schedule) = match &args.schedule {
+            Some(path) => {
+                let schedule = schedule_file::read(path, key)?;
+                let rows = catalogue::all().filter(|row| schedule.steps.iter().any(|step| step.fault == row.name));
+                (rows.collect(), schedule)
+            }
+            None => drawn_schedule(args, suite, key)?,
+        };
         let mut load = LoadSpec::default();
         if let Some(rate) = args.rate {
             load.operations_per_s = rate;
         }
-        let choices = faults.iter().map(|row| choice(row)).collect();
-        let mut key = [0u8; 32];
-        Randomness::new(seed).stream("faults").fill_bytes(&mut key);
-        let schedule = Schedule::draw(key, &DrawPlan::smoke(load_ms, choices))
-            .map_err(|error| EndsWith::usage(format!("--load-s: {error}; give a longer load or fewer --faults")))?;
         Ok(Experiment {
             suite: suite.name.to_owned(),
             seed,
@@ -130,6 +134,16 @@ impl Experiment {
             schedule,
         })
     }
+}
+
+/// The faults asked for by name, each once in a window drawn from `key`.
+fn drawn_schedule(args: &RunArgs, suite: &Suite, key: [u8; 32]) -> Result<(Vec<&'static FaultRow>, Schedule)> {
+    let faults = requested_faults(args.faults.as_deref(), suite)?;
+    let load_ms = args.load_s.map_or(suite.load_ms, |seconds| seconds.saturating_mul(1_000));
+    let choices = faults.iter().map(|row| choice(row)).collect();
+    let schedule = Schedule::draw(key, &DrawPlan::smoke(load_ms, choices))
+        .map_err(|error| EndsWith::usage(format!("--load-s: {error}; give a longer load or fewer --faults")))?;
+    Ok((faults, schedule))
 }
 
 fn requested_faults(flag: Option<&str>, suite: &Suite) -> Result<Vec<&'static FaultRow>> {
@@ -176,6 +190,7 @@ mod tests {
             suite: suite.to_owned(),
             seed: None,
             faults: faults.map(str::to_owned),
+            schedule: None,
             load_s,
             rate: None,
             setting: SettingArgs { engine: EngineChoice::Auto, system_bin: None, fail_fast: false },

@@ -20,5 +20,6 @@ pub mod recorder;
 pub mod report;
 pub mod run;
 pub mod run_directory;
+pub mod schedule_file;
 pub mod steady_state;
 pub mod workload;

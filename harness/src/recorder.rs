@@ -4,6 +4,7 @@
 //! no gap and time never goes back. A thread of its own turns events into lines and lines into zstd frames; a frame ends
 //! at least every second, so that a crash of the harness leaves all but the last second readable.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -15,9 +16,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use nogo_invariants::history::{
-    Completion, Edge, Event, FaultEvent, Header, Invoke, Note, Phase, PhaseEvent, ProbeEvent, ProcessEvent,
+    Completion, Edge, Event, F, FaultEvent, Header, Invoke, Note, Phase, PhaseEvent, ProbeEvent, ProcessEvent,
 };
 use sha2::{Digest, Sha256};
+use tokio::sync::Notify;
 
 use crate::client::Outcome;
 use crate::steady_state::Tally;
@@ -64,6 +66,9 @@ struct Shared {
     line: Mutex<Line>,
     next_op: AtomicU64,
     tally: Tally,
+    /// Operations of the load sent so far, by kind.
+    sent: Mutex<HashMap<F, u64>>,
+    sent_more: Notify,
     writer: Mutex<Option<JoinHandle<anyhow::Result<Recording>>>>,
 }
 
@@ -108,6 +113,8 @@ impl Recorder {
                 line: Mutex::new(line),
                 next_op: AtomicU64::new(0),
                 tally: Tally::default(),
+                sent: Mutex::default(),
+                sent_more: Notify::new(),
                 writer: Mutex::new(Some(writer)),
             }),
         };
@@ -157,7 +164,27 @@ impl Recorder {
 
     /// Records that a request is about to be sent; number, time and phase are filled in here.
     pub fn invoke(&self, invoke: Invoke) {
-        self.record(|phase| Event::Invoke(Invoke { phase, ..invoke }));
+        let (f, mut is_load) = (invoke.f, false);
+        self.record(|phase| {
+            is_load = matches!(phase, Phase::Baseline | Phase::Load);
+            Event::Invoke(Invoke { phase, ..invoke })
+        });
+        if is_load {
+            *self.shared.sent.lock().expect("counts lock").entry(f).or_default() += 1;
+            self.shared.sent_more.notify_waiters();
+        }
+    }
+
+    /// Waits until `kth` operations of a kind were sent since the load began.
+    pub async fn wait_until_sent(&self, f: F, kth: u64) {
+        loop {
+            let more = self.shared.sent_more.notified();
+            let sent = self.shared.sent.lock().expect("counts lock").get(&f).copied().unwrap_or(0);
+            if sent >= kth {
+                return;
+            }
+            more.await;
+        }
     }
 
     /// Records how an operation ended; `counts` says whether it is part of the load, whose figures are tallied.

@@ -305,6 +305,12 @@ impl F {
         }
     }
 
+    /// The kind of that name.
+    #[must_use]
+    pub fn of_name(name: &str) -> Option<Self> {
+        serde_json::from_value(Value::String(name.to_owned())).ok()
+    }
+
     /// Whether it may change something, so that a lost answer is `info`.
     pub const fn is_write(self) -> bool {
         matches!(

@@ -133,6 +133,11 @@ impl Window<'_> {
         (self.start_ns..=self.end_ns).contains(&t_ns)
     }
 
+    /// Whether two faults stand at the same time.
+    pub fn overlaps(&self, other: &Window<'_>) -> bool {
+        self.id != other.id && self.start_ns <= other.end_ns && other.start_ns <= self.end_ns
+    }
+
     /// Whether an interval touches the fault or its aftermath.
     pub fn disturbs(&self, from_ns: u64, to_ns: u64) -> bool {
         from_ns <= self.recovered_ns && self.start_ns <= to_ns

@@ -7,6 +7,7 @@ use nogo_harness::cli::{Cli, Listing};
 use nogo_harness::exit_code::ExitCode;
 use nogo_harness::experiment::SUITES;
 use nogo_harness::run_directory::{RunDirectory, stored_runs};
+use nogo_harness::schedule_file;
 use nogo_invariants::floors;
 use nogo_invariants::laws;
 use serde_json::{Value, json};
@@ -14,6 +15,10 @@ use serde_json::{Value, json};
 /// Prints a listing.
 pub fn list(cli: &Cli, what: Listing) -> Result<ExitCode> {
     let rows = match what {
+        Listing::ScheduleSchema => {
+            output::line(serde_json::to_string_pretty(&schedule_file::schema())?);
+            return Ok(ExitCode::Held);
+        }
         Listing::Suites => suites(),
         Listing::Faults => faults(),
         Listing::Invariants => invariants(),

@@ -1,13 +1,17 @@
 //! Goes through a schedule: request, install, prove, hold, heal, see it recovered; each with its time in the history.
 //!
-//! A step that cannot land is recorded as failed and the run goes on to the next: the law `faults.landed` then makes
-//! the run inconclusive. A fault that does not heal ends the schedule, for it would spoil what follows.
+//! Windows may overlap. A step that begins after another's end also waits until that one is seen to be over, so that what
+//! is planned apart stays apart. A step that cannot land is recorded as failed and the run goes on to the next: the law
+//! `faults.landed` then makes the run inconclusive. A fault that does not heal ends the schedule, for it would spoil what
+//! follows.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use nogo_faults::{FaultId, OpenFaults, Schedule, Step, catalogue};
-use nogo_invariants::history::{FaultEvent, FaultState, Proof, ProofKind};
+use nogo_invariants::history::{F, FaultEvent, FaultState, Proof, ProofKind};
 use sqlx::PgPool;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -68,21 +72,76 @@ impl Nemesis {
     /// Goes through `schedule`, whose times count from `load_began`, until it is done or `stop` is cancelled.
     pub async fn drive(&self, schedule: &Schedule, load_began: Instant, stop: &CancellationToken) -> Realised {
         let mut realised = Realised::default();
-        for (index, step) in schedule.steps.iter().enumerate() {
-            let due = load_began + Duration::from_millis(step.at_ms);
-            tokio::select! {
-                () = stop.cancelled() => return realised,
-                () = tokio::time::sleep_until(due) => {}
-            }
-            match self.step(index, step, load_began, stop).await {
-                Ok(done) => realised.steps.push(done),
+        let halt = stop.child_token();
+        let over: Vec<CancellationToken> = schedule.steps.iter().map(|_| CancellationToken::new()).collect();
+        let mut under_way: FuturesUnordered<_> = (0..schedule.steps.len())
+            .map(|index| {
+                let (over, halt) = (&over, &halt);
+                async move {
+                    let done = match self.is_due(index, schedule, load_began, over, halt).await {
+                        true => self.step(index, &schedule.steps[index], load_began, halt).await.map(Some),
+                        false => Ok(None),
+                    };
+                    over[index].cancel();
+                    done
+                }
+            })
+            .collect();
+        while let Some(done) = under_way.next().await {
+            match done {
+                Ok(step) => realised.steps.extend(step),
                 Err(reason) => {
-                    realised.broke_off = Some(reason);
-                    return realised;
+                    realised.broke_off.get_or_insert(reason);
+                    halt.cancel();
                 }
             }
         }
+        realised.steps.sort_by_key(|step| step.at_ms);
         realised
+    }
+
+    /// Waits for a step's time, for what was planned to be over by then, and for its condition. False where it is not to
+    /// be done at all: the schedule was stopped, or the condition never came.
+    async fn is_due(
+        &self,
+        index: usize,
+        schedule: &Schedule,
+        load_began: Instant,
+        over: &[CancellationToken],
+        halt: &CancellationToken,
+    ) -> bool {
+        let step = &schedule.steps[index];
+        let earlier = schedule.steps[..index].iter().zip(over);
+        let before: Vec<_> =
+            earlier.filter(|(earlier, _)| earlier.end_ms() <= step.at_ms).map(|(_, over)| over).collect();
+        let due = async {
+            tokio::time::sleep_until(load_began + Duration::from_millis(step.at_ms)).await;
+            for over in before {
+                over.cancelled().await;
+            }
+        };
+        tokio::select! {
+            () = halt.cancelled() => return false,
+            () = due => {}
+        }
+        let Some(condition) = &step.when else {
+            return true;
+        };
+        let Some(kind) = F::of_name(&condition.operation) else {
+            self.failed(&named(index, step), &format!("no kind of operation is called '{}'", condition.operation));
+            return false;
+        };
+        // Later than this its window would reach past the end of the load.
+        let latest = load_began + Duration::from_millis(schedule.load_ms.saturating_sub(step.duration_ms));
+        tokio::select! {
+            () = halt.cancelled() => false,
+            () = self.recorder.wait_until_sent(kind, condition.kth) => true,
+            () = tokio::time::sleep_until(latest) => {
+                let never = format!("{} number {} was not sent in time", condition.operation, condition.kth);
+                self.failed(&named(index, step), &never);
+                false
+            }
+        }
     }
 
     /// One step. An error means that a fault still stands.
@@ -94,7 +153,7 @@ impl Nemesis {
         stop: &CancellationToken,
     ) -> Result<Step, String> {
         let named = named(index, step);
-        let mut realised = step.clone();
+        let mut realised = Step { when: None, ..step.clone() };
         self.recorder.fault(event(&named, FaultState::Requested, Vec::new(), None));
         let site = Site { step, number: index + 1, topology: &self.topology, load: &self.load, reader: &self.reader };
         let Planted { row, fault, radius, mut probe } = match plant(&site).await {
@@ -175,10 +234,14 @@ impl Nemesis {
         }
     }
 
+    /// Looks until the path is well. Its time counts from when nothing else stands, for the path may suffer from that.
     async fn recover(&self, named: &Named<'_>, probe: &mut dyn EffectProbe, limit: Duration) {
-        let deadline = Instant::now() + limit;
+        let mut deadline = Instant::now() + limit;
         loop {
             let recovery = probe.recovery().await;
+            if !self.open.open().is_empty() {
+                deadline = Instant::now() + limit;
+            }
             if recovery.holds {
                 self.recorder.fault(event(named, FaultState::Recovered, vec![recovery], None));
                 return;

@@ -45,6 +45,11 @@ impl Checker for FaultsLanded {
             }
         }
         for window in &case.timeline.windows {
+            // What a fault tolerates, it tolerates alone: two at once suspend liveness, and never safety.
+            if case.timeline.windows.iter().any(|other| window.overlaps(other)) {
+                found.saw("liveness_suspended", &case.timeline, window.start_ns, window.kind);
+                continue;
+            }
             judge_goodput(case, window, &mut found);
             judge_outage(case, window, &mut found);
         }

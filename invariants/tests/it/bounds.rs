@@ -319,3 +319,26 @@ fn rows_that_were_never_read_are_unknown_and_never_lost() {
     assert_eq!(lost.answer, Answer::Unknown);
     assert_eq!(lost.reasons, ["the rows left behind were never read"]);
 }
+
+#[test]
+fn two_faults_at_once_suspend_liveness_and_never_safety() {
+    let refused = nogo_invariants::tampers::ALL.iter().find(|tamper| tamper.shape == "goodput_below_its_floor");
+    let wrong = nogo_invariants::tampers::ALL.iter().find(|tamper| tamper.shape == "amount_differs_from_the_oracle");
+    let mut specimen = Specimen::clean();
+    (refused.expect("a harm").apply)(&mut specimen);
+    (wrong.expect("a harm").apply)(&mut specimen);
+    // The worker's crash now stands until after Redis was lost.
+    for event in &mut specimen.history {
+        if let Event::Fault(fault) = event
+            && fault.id == "F1"
+            && matches!(fault.state, FaultState::Removed | FaultState::Recovered)
+        {
+            fault.t_ns += 8_000_000_000;
+        }
+    }
+    specimen.renumber();
+    let verdicts = verdicts(&specimen);
+    let landed = law(&verdicts, "faults.landed");
+    assert_eq!(landed.answer, Answer::Valid, "{landed:?}");
+    assert_eq!(law(&verdicts, "forecast.correctness").answer, Answer::Violated);
+}
