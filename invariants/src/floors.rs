@@ -57,6 +57,7 @@ pub const SMOKE: &[Floor] = &[
     floor("auth.fails_closed", "honest_after_heal", Cell::TotalIfFaults, 1),
     floor("queue.no_lost_jobs", "acknowledged", Cell::Total, 200),
     floor("queue.no_lost_jobs", "acknowledged", Cell::EachFault, 1),
+    floor("forecast.correctness", "calculations", Cell::Total, 40),
     floor("queue.completed_once", "completions", Cell::Total, 200),
     floor("process.no_unplanned_exit", "processes", Cell::Total, 2),
     floor("store.read_your_writes", "reads", Cell::Total, 100),

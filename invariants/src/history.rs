@@ -259,6 +259,9 @@ pub enum F {
     /// GET /v1/invoices/{id}.
     #[serde(rename = "invoice.read")]
     InvoiceRead,
+    /// POST /v1/calculators/{name}.
+    #[serde(rename = "calculate")]
+    Calculate,
     /// Any further operation of the OpenAPI document that needs a session; the route says which.
     #[serde(rename = "other")]
     Other,
@@ -297,6 +300,7 @@ impl F {
             Self::Usage => "usage",
             Self::InvoiceList => "invoice.list",
             Self::InvoiceRead => "invoice.read",
+            Self::Calculate => "calculate",
             Self::Other => "other",
             Self::Foreign => "foreign",
             Self::Absent => "absent",
@@ -406,6 +410,12 @@ pub struct Args {
     /// and over for `settings.revocation_bound_ms` must the probe be refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub depends_on: Option<u64>,
+    /// Which calculator, as its route names it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub calculator: Option<String>,
+    /// What it is given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub input: Option<Value>,
     /// Plan at sign-up.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub plan: Option<String>,
@@ -498,6 +508,9 @@ pub struct Answer {
     /// A forecast.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub forecast: Option<ForecastAnswer>,
+    /// A calculator's answer in full.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub calculation: Option<Value>,
     /// An invoice as it came.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub invoice: Option<InvoiceAnswer>,

@@ -288,6 +288,21 @@ impl Specimen {
             };
             self.ask(at_ms + 150, F::Foreign, LABELS[0], foreign, no(404));
         }
+        // 100 now for 110 a year later, at four rates: worth 10 less what waiting costs.
+        for (at_ms, rate, value) in [
+            (7_700, "0", "10.000000000000"),
+            (13_700, "0.1", "0.000000000000"),
+            (20_400, "0.25", "-12.000000000000"),
+            (36_700, "1", "-45.000000000000"),
+        ] {
+            let args = Args {
+                calculator: Some("npv".to_owned()),
+                input: Some(serde_json::json!({"rate": rate, "flows": ["-100", "110"]})),
+                ..Args::default()
+            };
+            let answer = Answer { calculation: Some(serde_json::json!({ "value": value })), ..Answer::default() };
+            self.ask(at_ms, F::Calculate, LABELS[0], args, yes(200, answer, None));
+        }
         // While Redis is away the limiter's floor and the pool refuse, and say when to come back.
         for (at_ms, f, status) in [(31_100, F::Login, 429), (31_200, F::Usage, 503), (31_300, F::Plan, 503)] {
             self.ask(at_ms, f, LABELS[1], Args::default(), Completion { retry_after: true, ..no(status) });
@@ -691,6 +706,7 @@ fn route(f: F) -> &'static str {
         F::Usage => "GET /v1/usage",
         F::InvoiceList => "GET /v1/invoices",
         F::InvoiceRead => "GET /v1/invoices/{id}",
+        F::Calculate => "POST /v1/calculators/npv",
         F::Other => "GET /v1/sessions",
         F::Foreign | F::Absent | F::AuthProbe | F::Health => "GET /livez",
     }

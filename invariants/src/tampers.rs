@@ -48,6 +48,11 @@ pub const ALL: &[Tamper] = &[
     tamper("every amount is off, and the hash says so rightly", &[CORRECT], "amount_differs_from_the_oracle", |s| {
         consistently_wrong(s);
     }),
+    tamper("a calculator is off by its last digit", &[CORRECT], "calculator_differs_from_the_oracle", |s| {
+        let op = of_kind(s, F::Calculate)[1];
+        let answer = end(s, op).value.as_mut().expect("an answer");
+        answer.calculation = Some(json!({"value": "0.000000000001"}));
+    }),
     tamper("a forecast fails as out of range though it is not", &[CORRECT], "failed_though_in_range", |s| {
         state(s).forecasts[5].error_code = Some("amount_out_of_range".to_owned());
     }),

@@ -55,6 +55,7 @@ pub(super) fn recorded(f: F, answer: &Answer) -> Recorded {
             kept.usage = usage(&body["usage"]);
             kept.items = items(&body["recent_forecasts"]);
         }
+        F::Calculate => kept.calculation = Some(body),
         F::Plan => kept.plan = text(&body["plan"]),
         F::Usage => kept.usage = usage(&body),
         F::InvoiceRead => kept.invoice = Some(invoice(&body)),

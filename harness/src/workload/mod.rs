@@ -3,6 +3,7 @@
 mod answers;
 mod auth_probes;
 mod bait;
+mod calculations;
 mod driver;
 mod foreign_attempts;
 mod forged_tokens;

@@ -33,6 +33,8 @@ pub enum OperationKind {
     EditScenario,
     /// A forecast on an existing scenario.
     RequestForecast,
+    /// One of the calculators.
+    Calculate,
     /// Rotation of the refresh token.
     Refresh,
     /// A new session by password; the old one is logged out.
@@ -101,7 +103,8 @@ impl Plan {
             380..400 => Kind::ReadAccount,
             400..500 => Kind::CreateScenario,
             500..700 => Kind::EditScenario,
-            700..900 => Kind::RequestForecast,
+            700..880 => Kind::RequestForecast,
+            880..900 => Kind::Calculate,
             900..995 => Kind::Refresh,
             _ => Kind::Login,
         }
@@ -182,7 +185,8 @@ mod tests {
         ];
         assert!((share(&reads) - 0.40).abs() < 0.02);
         assert!((share(&[Kind::CreateScenario, Kind::EditScenario]) - 0.30).abs() < 0.02);
-        assert!((share(&[Kind::RequestForecast]) - 0.20).abs() < 0.02);
+        assert!((share(&[Kind::RequestForecast, Kind::Calculate]) - 0.20).abs() < 0.02);
+        assert!((share(&[Kind::Calculate]) - 0.02).abs() < 0.01);
         assert!((share(&[Kind::Refresh, Kind::Login]) - 0.10).abs() < 0.02);
     }
 

@@ -7,6 +7,7 @@ use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
 
+use super::calculations::draw_calculation;
 use super::driver::{Call, Done};
 use super::inputs::{InputShape, draw_input};
 use super::load::Shared;
@@ -95,6 +96,7 @@ impl Shared {
                 story.request_forecast(client, planned.simulated, &mut rng).await;
                 None
             }
+            Kind::Calculate => story.calculate(client, &mut rng).await,
             Kind::Refresh => self.driver.refresh(tenant, client, &self.shelf, instance, Some(intended_ns)).await,
             Kind::Login => story.log_in_again(client).await,
         };
@@ -131,6 +133,15 @@ impl Story<'_> {
         }
         let args = Args { id: id.map(str::to_owned), ..Args::default() };
         let done = self.shared.driver.call(self.call(client, f, request, args)).await;
+        forget_refused_session(client, &done);
+        Some(done)
+    }
+
+    async fn calculate(&self, client: &mut LogicalClient, rng: &mut ChaCha8Rng) -> Option<Done> {
+        let (name, input) = draw_calculation(rng);
+        let request = Request::new("POST", &format!("/v1/calculators/{name}")).with_body(input.clone());
+        let args = Args { calculator: Some(name.to_owned()), input: Some(input), ..Args::default() };
+        let done = self.shared.driver.call(self.call(client, F::Calculate, request, args)).await;
         forget_refused_session(client, &done);
         Some(done)
     }

@@ -1,4 +1,4 @@
-//! Every amount of every forecast is the one that exact arithmetic gives.
+//! Every amount of every forecast, and every calculator's answer, is the one that exact arithmetic gives.
 //!
 //! Evidence: rows and answers in full; the expectation comes from [`crate::model`], never from the
 //! system. A forecast that failed because an amount was out of range is held against the oracle
@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use super::contents::{Content, answers, content_sha256, id_of, succeeded};
 use crate::checker::{Breach, Case, Checker, Finding};
 use crate::history::F;
-use crate::model::{AMOUNT_OUT_OF_RANGE, Comparison, canonical_json, compare, compare_failure};
+use crate::model::{AMOUNT_OUT_OF_RANGE, Comparison, canonical_json, check_calculator, compare, compare_failure};
 
 /// The law.
 pub struct Correctness;
@@ -20,7 +20,7 @@ impl Checker for Correctness {
     }
 
     fn what(&self) -> &'static str {
-        "every amount of a forecast equals the independent oracle's, rounded once"
+        "every amount of a forecast, and every calculator's answer, equals the independent oracle's, rounded once"
     }
 
     fn check(&self, case: &Case<'_>) -> Finding {
@@ -39,6 +39,7 @@ impl Checker for Correctness {
                 judged.judge(case, &shown, Some(op.lines()), &mut found);
             }
         }
+        judge_calculators(case, &mut found);
         judge_failures(case, &mut found);
         judge_snapshots(case, &mut found);
         found
@@ -85,6 +86,32 @@ impl Judged {
             let mut breach = Breach::new("amount_differs_from_the_oracle", what, expected, actual);
             breach.witness.extend(lines.into_iter().flatten());
             found.breach(breach.at(content.to_ns).of(content.tenant));
+        }
+    }
+}
+
+fn judge_calculators(case: &Case<'_>, found: &mut Finding) {
+    for op in case.timeline.ops.values().filter(|op| op.f() == F::Calculate) {
+        let args = &op.invoke.args;
+        let (Some(name), Some(input)) = (args.calculator.as_deref(), &args.input) else {
+            continue;
+        };
+        let Some(answer) = op.answer().and_then(|answer| answer.calculation.as_ref()) else {
+            continue;
+        };
+        let finding = match check_calculator(name, input, answer) {
+            Ok(finding) => finding,
+            Err(reason) => {
+                found.unknown(format!("the oracle has no opinion of {name}: {reason}"));
+                continue;
+            }
+        };
+        found.saw("calculations", &case.timeline, op.sent_ns(), name);
+        found.saw_many("calculated_numbers", finding.numbers);
+        if let Some(wrong) = finding.mismatch {
+            let what = format!("{name} is wrong at {}", wrong.pointer);
+            let breach = Breach::new("calculator_differs_from_the_oracle", what, wrong.expected, wrong.actual);
+            found.breach(breach.shown_by(op).of(op.who()));
         }
     }
 }

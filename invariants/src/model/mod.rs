@@ -7,6 +7,7 @@
 //! [`OracleError`], never a panic, and a checker turns that into `unknown`.
 
 pub mod billing;
+pub mod calculators;
 pub mod calendar;
 pub mod canonical;
 pub mod compare;
@@ -20,6 +21,7 @@ mod uncertainty;
 pub use billing::{
     BillingError, ExpectedInvoice, ExpectedLine, LineKind, Plan, TenantFacts, UsageEvent, expected_invoices,
 };
+pub use calculators::{CalculatorFinding, check_calculator};
 pub use calendar::{CalendarError, Period, periods};
 pub use canonical::{CanonicalError, canonical_json, result_hash};
 pub use compare::{Comparison, Mismatch, compare, compare_failure};

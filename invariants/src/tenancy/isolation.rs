@@ -40,7 +40,9 @@ fn judge_scan(case: &Case<'_>, op: &Op<'_>, found: &mut Finding) {
     let Some(scan) = op.end.and_then(|end| end.scan.as_ref()).filter(|_| op.f() != F::Health) else {
         return;
     };
-    if op.f().is_authenticated() && op.is_ok() && scan.tenants_with_data >= 2 {
+    // A calculator works on nothing stored, so its answers would only swell the count; what they hold is looked at below.
+    let could_leak = op.f().is_authenticated() && op.f() != F::Calculate;
+    if could_leak && op.is_ok() && scan.tenants_with_data >= 2 {
         found.saw("scans", &case.timeline, op.ended_ns(), op.f().name());
         if scan.owners_found.iter().any(|owner| op.tenant() == Some(owner.as_str())) {
             found.saw("own_canary_seen", &case.timeline, op.ended_ns(), op.f().name());
