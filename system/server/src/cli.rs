@@ -227,7 +227,7 @@ pub(crate) struct ServeArgs {
     /// How long a session's standing is kept in Redis.
     #[arg(long, env = "FORECASTLE_SESSION_CACHE_MS", default_value_t = 30_000)]
     pub(crate) session_cache_ms: u64,
-    /// How long scenarios, results and dashboards are kept in Redis.
+    /// How long scenarios, results and dashboards are kept in Redis; 0 keeps none.
     #[arg(long, env = "FORECASTLE_CACHE_TTL_MS", default_value_t = 300_000)]
     pub(crate) cache_ttl_ms: u64,
     /// How long cached values are given out without word from PostgreSQL that none has changed; while Redis

@@ -388,6 +388,10 @@ impl Cache {
         L: Future<Output = Result<T, E>>,
         K: Fn(&T) -> bool,
     {
+        if ttl.is_zero() {
+            // Set so by whoever runs it: nothing of this is kept, nor looked for.
+            return load.await;
+        }
         if let Lookup::Hit(value) = self.get(key).await
             && keep(&value)
         {

@@ -18,7 +18,16 @@ impl Postgres {
     /// With the fix in its text, if PostgreSQL is not there or does not start.
     #[must_use]
     pub fn start() -> Self {
-        let postgres = Self { server: Server::start(&[], initialise) };
+        Self::start_with(&[])
+    }
+
+    /// The same with settings of its own, each `name=value`, over those of a test.
+    ///
+    /// # Panics
+    /// With the fix in its text, if PostgreSQL is not there or does not start.
+    #[must_use]
+    pub fn start_with(settings: &[&str]) -> Self {
+        let postgres = Self { server: Server::start(settings, initialise) };
         postgres.create_database();
         postgres
     }
@@ -33,6 +42,12 @@ impl Postgres {
     #[must_use]
     pub fn url_of(&self, role: &str) -> String {
         url(role, self.port())
+    }
+
+    /// Its first process, which is the parent of the others.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.server.pid()
     }
 
     /// The port it listens on.

@@ -54,6 +54,12 @@ impl Redis {
         format!("redis://127.0.0.1:{}/", self.port)
     }
 
+    /// Its process.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Stops the process where it is: connections stay, answers do not come.
     pub fn pause(&self) {
         signal(&self.child, "STOP");

@@ -39,6 +39,11 @@ impl Server {
         Self { child, port, dir, settings }
     }
 
+    /// Its first process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Stops the server and its children where they are: connections stay, answers do not come.
     pub(crate) fn freeze(&self) {
         self.signal_all("STOP");
