@@ -28,6 +28,7 @@ mod state;
 pub mod streams;
 mod texts;
 pub mod tokens;
+mod verified_tokens;
 
 pub use client_address::{BadNetwork, TrustedNetwork};
 pub use config::{ApiConfig, Limits, Rate};

@@ -17,6 +17,8 @@ use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 use uuid::Uuid;
 
+use crate::verified_tokens::{Verified, VerifiedTokens};
+
 /// Issuer of every access token.
 pub const ISSUER: &str = "forecastle";
 /// The only audience accepted.
@@ -65,6 +67,7 @@ struct Key {
 #[derive(Clone)]
 pub struct KeySet {
     keys: Arc<[Key]>,
+    verified: Arc<VerifiedTokens>,
 }
 
 impl std::fmt::Debug for KeySet {
@@ -129,7 +132,7 @@ impl KeySet {
         if keys.is_empty() || keys.len() > KEYS_MAX {
             return Err(KeySetError::Count);
         }
-        Ok(Self { keys: keys.into() })
+        Ok(Self { keys: keys.into(), verified: Arc::new(VerifiedTokens::new()) })
     }
 
     /// Signs a token for a session, valid from `now_s` (Unix seconds) for `ttl`.
@@ -153,7 +156,8 @@ impl KeySet {
         jsonwebtoken::encode(&header, &claims, &key.encoding).expect("a checked Ed25519 key signs")
     }
 
-    /// Verifies a token completely, against this machine's clock.
+    /// Verifies a token completely, against this machine's clock; its signature only where this set has not
+    /// found it good before.
     ///
     /// # Errors
     /// `TokenRefused`, whatever the reason.
@@ -161,6 +165,16 @@ impl KeySet {
         if token.len() > TOKEN_BYTES_MAX {
             return Err(TokenRefused);
         }
+        let (digest, now_s) = (VerifiedTokens::digest(token), jsonwebtoken::get_current_timestamp());
+        if let Some(subject) = self.verified.find(&digest, now_s) {
+            return Ok(subject);
+        }
+        let verified = self.verify_in_full(token)?;
+        self.verified.remember(digest, verified, now_s);
+        Ok(verified.subject)
+    }
+
+    fn verify_in_full(&self, token: &str) -> Result<Verified, TokenRefused> {
         let header = jsonwebtoken::decode_header(token).map_err(|_| TokenRefused)?;
         let key = self.key_for(&header)?;
         let mut validation = Validation::new(Algorithm::EdDSA);
@@ -179,11 +193,12 @@ impl KeySet {
         if claims.exp - claims.iat > LIFETIME_S_MAX {
             return Err(TokenRefused);
         }
-        Ok(Subject {
+        let subject = Subject {
             tenant: TenantId::from_uuid(claims.tid),
             user: UserId::from_uuid(claims.sub),
             session: SessionId::from_uuid(claims.sid),
-        })
+        };
+        Ok(Verified { subject, from_s: claims.iat.max(claims.nbf), until_s: claims.exp })
     }
 
     /// The public keys as a JWK set (RFC 7517), the signing one first.
