@@ -11,23 +11,25 @@ use redis::Script;
 
 use crate::cache::{Cache, CacheKey, CacheUnavailable};
 
-/// Time is Redis's own, so instances with other clocks count alike; a clock that steps back refills
-/// nothing and breaks nothing. An untouched bucket expires once it would be full again.
+/// One number for each bucket: when it will be full again, Redis's own µs, so instances with other clocks
+/// count alike (the generic cell rate algorithm, which admits what a token bucket admits). A clock that
+/// steps back refills nothing and empties the bucket at worst; garbage under the key is a full bucket; a
+/// refusal writes nothing. An untouched bucket expires once it would be full again.
 static TAKE: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         "local t = redis.call('TIME') \
-         local now = t[1] * 1000 + math.floor(t[2] / 1000) \
-         local rate, burst = tonumber(ARGV[1]), tonumber(ARGV[2]) \
-         local s = redis.pcall('HMGET', KEYS[1], 'n', 't') \
-         if s.err then redis.call('DEL', KEYS[1]) s = {} end \
-         local n, at = tonumber(s[1]) or burst, tonumber(s[2]) or now \
-         n = math.min(burst, n + math.max(0, now - at) * rate / 1000) \
-         local admitted = 0 \
-         if n >= 1 then n = n - 1 admitted = 1 end \
-         redis.call('HSET', KEYS[1], 'n', n, 't', now) \
-         redis.call('PEXPIRE', KEYS[1], math.ceil(burst * 1000 / rate) + 1000) \
+         local now = t[1] * 1000000 + t[2] \
+         local step, burst = 1000000 / tonumber(ARGV[1]), tonumber(ARGV[2]) \
+         local kept = redis.pcall('GET', KEYS[1]) \
+         local full = type(kept) == 'string' and tonumber(kept) or now \
+         full = math.min(math.max(full, now), now + burst * step) \
+         local n, admitted = burst - (full - now) / step, 0 \
+         if n >= 1 then \
+           n, full, admitted = n - 1, full + step, 1 \
+           redis.call('SET', KEYS[1], string.format('%.0f', full), 'PX', math.ceil((full - now) / 1000) + 1000) \
+         end \
          local wait = 0 \
-         if n < 1 then wait = math.ceil((1 - n) * 1000 / rate) end \
+         if n < 1 then wait = math.ceil((1 - n) * step / 1000) end \
          return {admitted, math.floor(n), wait}",
     )
 });
@@ -61,9 +63,11 @@ impl Cache {
     /// What kept Redis from answering: the caller falls back to its floor.
     pub async fn take_token(&self, bucket: Bucket, per_second: u32, burst: u32) -> Result<Taken, CacheUnavailable> {
         let key = match bucket {
-            Bucket::User(tenant, user) => CacheKey::limiter_of_user(tenant, user).as_str().to_owned(),
-            Bucket::Address(address) => CacheKey::limiter_of_address(address).as_str().to_owned(),
-            Bucket::Credentials(address) => format!("{}:credentials", CacheKey::limiter_of_address(address).as_str()),
+            Bucket::User(tenant, user) => format!("{}:full", CacheKey::limiter_of_user(tenant, user).as_str()),
+            Bucket::Address(address) => format!("{}:full", CacheKey::limiter_of_address(address).as_str()),
+            Bucket::Credentials(address) => {
+                format!("{}:credentials:full", CacheKey::limiter_of_address(address).as_str())
+            }
         };
         let mut call = TAKE.key(key);
         call.arg(per_second.max(1)).arg(burst.max(1));

@@ -4,6 +4,7 @@ mod cache;
 mod debts;
 mod events;
 mod forecast_control;
+mod limiter;
 mod listen;
 mod mail;
 mod migrations;
