@@ -630,6 +630,18 @@ pub(crate) struct SeedArgs {
     /// Finished forecasts of each, within its plan's cap.
     #[arg(long, env = "FORECASTLE_FORECASTS_EACH", default_value_t = 3)]
     pub(crate) forecasts_each: u32,
+    /// The oldest customer signed up this many months ago, the others since; their periods are billed and paid.
+    #[arg(long, env = "FORECASTLE_MONTHS", default_value_t = 3, value_parser = clap::value_parser!(u32).range(0..=120))]
+    pub(crate) months: u32,
+    /// The present of the seeded customers, RFC 3339 [default: now].
+    #[arg(long, env = "FORECASTLE_AT")]
+    pub(crate) at: Option<DateTime<Utc>>,
+    /// Of what is drawn: the same seed, present and numbers give the same rows, but for the password's salt.
+    #[arg(long, env = "FORECASTLE_SEED", default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// Connections that load side by side.
+    #[arg(long, env = "FORECASTLE_PARALLEL", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub(crate) parallel: u32,
     /// First part of the e-mail addresses: <prefix>-<number>@seed.example.
     #[arg(long, env = "FORECASTLE_EMAIL_PREFIX", default_value = "owner")]
     pub(crate) email_prefix: String,

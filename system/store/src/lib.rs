@@ -47,6 +47,7 @@ mod replica;
 pub mod scenarios;
 pub mod scope;
 pub mod seed;
+mod seed_rows;
 pub mod sessions;
 pub mod usage;
 mod wal_position;

@@ -2,21 +2,25 @@
 //!
 //! COPY FROM is refused under row-level security, so this needs an administrator's address and lives
 //! outside the tenant scope. Every customer gets the same password hash, the same scenario input and
-//! the same finished forecasts (same input, same result, same hash), under ids of its own.
+//! finished forecasts of it (same input, same result, same hash), under ids of its own, with the books
+//! that the billing run would have made of that past: it finds nothing to heal in them.
+
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use forecastle_domain::{BillingCalendar, Currency, Plan};
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
 use serde::Serialize;
 use sqlx::postgres::PgConnection;
-use uuid::Uuid;
 
 use crate::error::StoreError;
 use crate::pool::connect_once;
+use crate::seed_rows::{Rows, Shared};
 
 /// Bytes sent to the server at once.
 const COPY_CHUNK_BYTES: usize = 1 << 20;
 /// Customers in one transaction.
-const CUSTOMERS_PER_BATCH: u32 = 1_000;
+const CUSTOMERS_PER_BATCH: u32 = 500;
 
 /// What every seeded customer looks like.
 #[derive(Clone)]
@@ -25,8 +29,10 @@ pub struct SeedPlan {
     pub customers: u32,
     /// Scenarios of each.
     pub scenarios_each: u32,
-    /// Finished forecasts of each, of its first scenario; 0 where `scenarios_each` is 0.
+    /// Finished forecasts of each, spread over its past, of its first scenario; 0 where `scenarios_each` is 0.
     pub forecasts_each: u32,
+    /// The oldest signed up this many months before `at`, the others in between; 0: all of them at `at`.
+    pub months: u32,
     /// First part of each e-mail address: `<prefix>-<number>@seed.example`, lower case.
     pub email_prefix: String,
     /// PHC string of the one password all of them have.
@@ -39,8 +45,12 @@ pub struct SeedPlan {
     pub result: serde_json::Value,
     /// Its hash.
     pub result_hash: String,
-    /// Time of sign-up and of everything else.
+    /// The present: nothing is later, and the books are closed up to it.
     pub at: DateTime<Utc>,
+    /// Of everything drawn: with the same plan the same rows.
+    pub seed: u64,
+    /// Connections that load side by side, at least 1.
+    pub connections: u32,
 }
 
 /// What was loaded.
@@ -52,164 +62,76 @@ pub struct SeedSummary {
     pub scenarios: u64,
     /// Forecasts, each with its job and usage event.
     pub forecasts: u64,
+    /// Boundaries between billing periods that are closed.
+    pub closings: u64,
+    /// Invoices, each issued, paid and posted.
+    pub invoices: u64,
 }
 
-/// Loads the customers: 60 % FREE, 30 % STARTER, 10 % PRO, by number; currencies in turn. FREE customers
-/// get no more forecasts than their plan includes.
+impl SeedSummary {
+    const fn add(&mut self, other: &Self) {
+        self.customers += other.customers;
+        self.scenarios += other.scenarios;
+        self.forecasts += other.forecasts;
+        self.closings += other.closings;
+        self.invoices += other.invoices;
+    }
+}
+
+/// Loads the customers: 60 % FREE, 30 % STARTER, 10 % PRO, by number; currencies, time zones and tax rates in
+/// turn. FREE customers get no more forecasts than their plan includes.
 ///
 /// # Errors
-/// `Conflict` if the prefix was used before (that batch is not loaded, earlier ones are); `Refused` if
-/// the login does not bypass row-level security.
+/// `Conflict` if the prefix or the seed was used before (that batch is not loaded, others may be);
+/// `Refused` if the login does not bypass row-level security; `Corrupt` if an amount leaves its range.
 pub async fn seed(admin_url: &str, plan: &SeedPlan) -> Result<SeedSummary, StoreError> {
-    let mut admin = connect_once(admin_url).await?;
+    let shared = Shared::of(plan);
+    let lanes = plan.connections.max(1);
+    let mut tasks = tokio::task::JoinSet::new();
+    for lane in 0..lanes {
+        let (admin_url, plan, shared) = (admin_url.to_owned(), plan.clone(), shared.clone());
+        tasks.spawn(async move { load_lane(&admin_url, &plan, &shared, lane, lanes).await });
+    }
     let mut summary = SeedSummary::default();
-    let mut next = 0;
-    while next < plan.customers {
-        let end = plan.customers.min(next + CUSTOMERS_PER_BATCH);
-        load_batch(&mut admin, plan, next..end, &mut summary).await?;
-        next = end;
+    while let Some(done) = tasks.join_next().await {
+        summary.add(&done.map_err(|_| StoreError::Corrupt { what: "a seeding task ended early" })??);
     }
     Ok(summary)
 }
 
-/// Rows of one batch in COPY's text format, one buffer for each table, parents first.
-#[derive(Default)]
-struct Rows {
-    tenants: String,
-    users: String,
-    scenarios: String,
-    forecasts: String,
-    jobs: String,
-    quotas: String,
-    usage: String,
-}
-
-async fn load_batch(
-    admin: &mut PgConnection,
+/// Every `lanes`-th batch, over one connection.
+async fn load_lane(
+    admin_url: &str,
     plan: &SeedPlan,
-    numbers: std::ops::Range<u32>,
-    summary: &mut SeedSummary,
-) -> Result<(), StoreError> {
-    let mut rows = Rows::default();
-    for number in numbers {
-        rows.add_customer(plan, number, summary);
+    shared: &Shared,
+    lane: u32,
+    lanes: u32,
+) -> Result<SeedSummary, StoreError> {
+    let mut admin = connect_once(admin_url).await?;
+    // Nothing is lost that could not be loaded again, so a batch need not wait for the disk.
+    sqlx::query("SET synchronous_commit = off").execute(&mut admin).await?;
+    let mut summary = SeedSummary::default();
+    for batch in (0..plan.customers.div_ceil(CUSTOMERS_PER_BATCH)).filter(|batch| batch % lanes == lane) {
+        let first = batch * CUSTOMERS_PER_BATCH;
+        let numbers = first..plan.customers.min(first + CUSTOMERS_PER_BATCH);
+        // Of its own, so that it does not matter who loads what first.
+        let mut rng = StdRng::seed_from_u64(plan.seed ^ (u64::from(batch) << 32));
+        let mut rows = Rows::default();
+        for number in numbers {
+            rows.add_customer(plan, shared, number, &mut rng)?;
+        }
+        sqlx::query("BEGIN").execute(&mut admin).await?;
+        let loaded = rows.copy_all(&mut admin).await;
+        let end = if loaded.is_ok() { "COMMIT" } else { "ROLLBACK" };
+        sqlx::query(end).execute(&mut admin).await?;
+        loaded?;
+        summary.add(&rows.summary);
     }
-    sqlx::query("BEGIN").execute(&mut *admin).await?;
-    let loaded = rows.copy_all(admin).await;
-    let end = if loaded.is_ok() { "COMMIT" } else { "ROLLBACK" };
-    sqlx::query(end).execute(&mut *admin).await?;
-    loaded
+    Ok(summary)
 }
 
-impl Rows {
-    fn add_customer(&mut self, plan: &SeedPlan, number: u32, summary: &mut SeedSummary) {
-        let tier = match number % 10 {
-            0..=5 => Plan::Free,
-            6..=8 => Plan::Starter,
-            _ => Plan::Pro,
-        };
-        let currency = Currency::ALL[number as usize % Currency::ALL.len()];
-        let (tenant, user) = (Uuid::now_v7(), Uuid::now_v7());
-        let at = plan.at.to_rfc3339();
-        let anchor = BillingCalendar::from_sign_up(chrono_tz::UTC, plan.at).anchor_date;
-        let token = if tier == Plan::Free { "\\N".to_owned() } else { format!("tok_seed_{number}") };
-        line(
-            &mut self.tenants,
-            &[&tenant, &format_args!("Customer {number}"), &tier, &currency, &"UTC", &0, &anchor, &at, &token],
-        );
-        let email = format!("{}-{number}@seed.example", escape(&plan.email_prefix));
-        let hash = escape(&plan.password_hash);
-        line(&mut self.users, &[&tenant, &user, &email, &format_args!("Owner {number}"), &hash, &"owner", &at]);
-        summary.customers += 1;
-
-        let input = escape(&plan.input.to_string());
-        let mut first_scenario = None;
-        for index in 0..plan.scenarios_each.min(tier.scenario_limit().unwrap_or(u32::MAX)) {
-            let scenario = Uuid::now_v7();
-            first_scenario.get_or_insert(scenario);
-            line(&mut self.scenarios, &[&tenant, &scenario, &format_args!("Scenario {index}"), &input, &1, &at, &at]);
-            summary.scenarios += 1;
-        }
-        let Some(scenario) = first_scenario else { return };
-        let forecasts = plan.forecasts_each.min(tier.forecast_cap().unwrap_or(u32::MAX));
-        if forecasts > 0 {
-            line(&mut self.quotas, &[&tenant, &0, &forecasts]);
-        }
-        let result = escape(&plan.result.to_string());
-        for _ in 0..forecasts {
-            let forecast = Uuid::now_v7();
-            line(
-                &mut self.forecasts,
-                &[
-                    &tenant,
-                    &forecast,
-                    &scenario,
-                    &1,
-                    &user,
-                    &input,
-                    &"succeeded",
-                    &escape(&plan.engine_version),
-                    &result,
-                    &plan.result_hash,
-                    &at,
-                    &at,
-                    &at,
-                    &0,
-                    &"consumed",
-                ],
-            );
-            line(&mut self.jobs, &[&tenant, &forecast, &"forecast", &forecast, &"succeeded", &0, &at, &at, &at]);
-            line(&mut self.usage, &[&tenant, &Uuid::now_v7(), &forecast, &at]);
-            summary.forecasts += 1;
-        }
-    }
-
-    async fn copy_all(&self, admin: &mut PgConnection) -> Result<(), StoreError> {
-        copy(
-            admin,
-            "COPY app.tenants (tenant_id, organization, plan, currency, time_zone, tax_rate_ppm, anchor_date, \
-             signed_up_at, payment_token) FROM STDIN",
-            &self.tenants,
-        )
-        .await?;
-        copy(
-            admin,
-            "COPY app.users (tenant_id, user_id, email, name, password_hash, role, created_at) FROM STDIN",
-            &self.users,
-        )
-        .await?;
-        copy(
-            admin,
-            "COPY app.scenarios (tenant_id, scenario_id, name, input, version, created_at, updated_at) FROM STDIN",
-            &self.scenarios,
-        )
-        .await?;
-        copy(
-            admin,
-            "COPY app.forecasts (tenant_id, forecast_id, scenario_id, scenario_version, requested_by, input, state, \
-             engine_version, result, result_hash, requested_at, started_at, finished_at, quota_period, quota_state) \
-             FROM STDIN",
-            &self.forecasts,
-        )
-        .await?;
-        copy(
-            admin,
-            "COPY app.jobs (tenant_id, job_id, kind, subject_id, state, attempts, ready_at, enqueued_at, finished_at) \
-             FROM STDIN",
-            &self.jobs,
-        )
-        .await?;
-        copy(admin, "COPY app.quota_periods (tenant_id, period_index, taken) FROM STDIN", &self.quotas).await?;
-        copy(
-            admin,
-            "COPY app.usage_events (tenant_id, usage_event_id, forecast_id, occurred_at) FROM STDIN",
-            &self.usage,
-        )
-        .await
-    }
-}
-
-async fn copy(admin: &mut PgConnection, statement: &'static str, rows: &str) -> Result<(), StoreError> {
+/// Sends rows in COPY's text format; none is no statement.
+pub(crate) async fn copy(admin: &mut PgConnection, statement: &'static str, rows: &str) -> Result<(), StoreError> {
     if rows.is_empty() {
         return Ok(());
     }
@@ -221,28 +143,7 @@ async fn copy(admin: &mut PgConnection, statement: &'static str, rows: &str) -> 
     Ok(())
 }
 
-fn line(buffer: &mut String, fields: &[&dyn std::fmt::Display]) {
-    use std::fmt::Write as _;
-    for (index, field) in fields.iter().enumerate() {
-        if index > 0 {
-            buffer.push('\t');
-        }
-        let _ = write!(buffer, "{field}");
-    }
-    buffer.push('\n');
-}
-
-/// COPY's text format gives meaning to these four characters.
-fn escape(text: &str) -> String {
-    text.replace('\\', "\\\\").replace('\t', "\\t").replace('\n', "\\n").replace('\r', "\\r")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn fields_cannot_break_out_of_their_row() {
-        assert_eq!(escape("a\tb\nc\\d\r"), "a\\tb\\nc\\\\d\\r");
-    }
+/// The past that a plan gives its oldest customer.
+pub(crate) fn history(plan: &SeedPlan) -> Duration {
+    Duration::from_secs(u64::from(plan.months) * 2_629_746)
 }

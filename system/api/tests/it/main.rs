@@ -24,6 +24,7 @@ mod plan_changes;
 mod product;
 mod replicas;
 mod roles;
+mod seeded;
 mod servers;
 mod sessions;
 mod streams;

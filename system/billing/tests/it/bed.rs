@@ -19,7 +19,7 @@ pub(crate) struct Bed {
     pub(crate) run: BillingRun,
     pub(crate) admin: PgConnection,
     pub(crate) book: Arc<Book>,
-    _postgres: Postgres,
+    postgres: Postgres,
 }
 
 pub(crate) async fn bed() -> Bed {
@@ -38,10 +38,14 @@ pub(crate) async fn bed() -> Bed {
         cache: None,
         silence_max: Duration::from_secs(20),
     };
-    Bed { run, admin, book, _postgres: postgres }
+    Bed { run, admin, book, postgres }
 }
 
 impl Bed {
+    pub(crate) fn admin_url(&self) -> String {
+        self.postgres.admin_url()
+    }
+
     pub(crate) async fn bill(&self, as_of: &str) -> RunSummary {
         self.run.to(as_of.parse().unwrap()).await.unwrap()
     }

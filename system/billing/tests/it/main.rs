@@ -10,3 +10,4 @@ mod moods;
 mod plan_changes;
 mod plans;
 mod released;
+mod seeded;

@@ -33,13 +33,16 @@ pub(crate) async fn run(args: SeedArgs) -> anyhow::Result<ExitCode> {
         customers: args.customers,
         scenarios_each: args.scenarios_each,
         forecasts_each: args.forecasts_each,
+        months: args.months,
         email_prefix: args.email_prefix.to_ascii_lowercase(),
         password_hash,
         input,
         engine_version: forecastle_forecast::ENGINE_VERSION.to_owned(),
         result: forecast.result,
         result_hash: forecast.result_hash,
-        at: chrono::Utc::now(),
+        at: args.at.unwrap_or_else(chrono::Utc::now),
+        seed: args.seed,
+        connections: args.parallel,
     };
     let summary = seed(&args.database_url, &plan).await.context("seed")?;
     announce(&serde_json::to_value(summary)?)?;
