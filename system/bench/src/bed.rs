@@ -25,7 +25,8 @@ pub(crate) struct Bed {
 impl Bed {
     /// Starts the servers and migrates. Commits are synced to disk, as in production.
     pub(crate) fn start(binary: &Path) -> anyhow::Result<Self> {
-        let settings = ["fsync=on", "max_connections=300", "shared_buffers=512MB", "max_wal_size=4GB", "checkpoint_timeout=30min"];
+        let settings =
+            ["fsync=on", "max_connections=300", "shared_buffers=512MB", "max_wal_size=4GB", "checkpoint_timeout=30min"];
         let bed = Self { postgres: Postgres::start_with(&settings), redis: Redis::start(), binary: binary.to_owned() };
         let admin = bed.postgres.admin_url();
         bed.run(&["migrate", "--database-url", &admin])?;
