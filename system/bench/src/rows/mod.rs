@@ -1,6 +1,7 @@
 //! What is measured: one module for each row of the table, or for rows that share their set-up.
 
 mod forecast;
+mod jobs;
 mod memory;
 mod monte_carlo;
 mod read;
@@ -18,6 +19,8 @@ use crate::report::Line;
 pub(crate) struct Setting {
     /// The program under test.
     pub(crate) binary: PathBuf,
+    /// The worker of the reference queue.
+    pub(crate) reference_queue: PathBuf,
     /// Fewer customers and seconds.
     pub(crate) short: bool,
 }
@@ -40,6 +43,8 @@ pub(crate) enum Row {
     Forecast,
     /// Monte Carlo against a bare loop.
     MonteCarlo,
+    /// Empty jobs against graphile_worker.
+    Jobs,
     /// 50,000 customers with history.
     Seed,
     /// The standard mix at 500, 1,000 and 2,000 requests a second.
@@ -63,6 +68,7 @@ impl Row {
             Self::CachedRead => "read a scenario, cache on, against a bare handler",
             Self::Forecast => "a whole forecast against the engine alone",
             Self::MonteCarlo => "Monte Carlo 10,000 × 60 × 20 against a bare loop",
+            Self::Jobs => "empty jobs against graphile_worker",
             Self::Seed => "seed customers with history",
             Self::Mix => "the standard mix",
             Self::Spike => "a spike",
@@ -80,6 +86,7 @@ impl Row {
             Self::CachedRead => read::measure(setting, read::Cache::On).await,
             Self::Forecast => forecast::measure(setting).await,
             Self::MonteCarlo => monte_carlo::measure(setting),
+            Self::Jobs => jobs::measure(setting).await,
             Self::Seed => seed::measure(setting).await,
             Self::Mix => standard_mix::measure(setting).await,
             Self::Spike => spike::measure(setting).await,
