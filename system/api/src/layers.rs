@@ -1,6 +1,7 @@
 //! What every request passes on its way in and out, from the outside: observation, panics, time,
 //! size of headers, the address's rate; and for protected routes authentication and the user's rate.
 
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -139,9 +140,26 @@ pub(crate) async fn bound_headers(State(state): State<AppState>, request: Reques
     next.run(request).await
 }
 
+/// Methods by path, as the router matches it.
+pub(crate) type Operations = HashMap<String, Vec<Method>>;
+
+/// What [`limit_address`] goes by.
+#[derive(Clone)]
+pub(crate) struct AddressLimit {
+    pub(crate) state: AppState,
+    /// What stands behind [`authenticate`].
+    pub(crate) authenticated: Arc<Operations>,
+}
+
+/// The address's token is still to be taken from Redis, by [`authenticate`] together with the user's.
+#[derive(Debug, Clone, Copy)]
+struct AddressDue(IpAddr);
+
 /// Finds out the client's address and takes one of its tokens. What machines ask (health, metrics) is
-/// not counted.
-pub(crate) async fn limit_address(State(state): State<AppState>, mut request: Request, next: Next) -> Response {
+/// not counted. Where authentication follows, only this instance's own count is asked here, and Redis there,
+/// once for everything.
+pub(crate) async fn limit_address(State(limit): State<AddressLimit>, mut request: Request, next: Next) -> Response {
+    let state = limit.state;
     let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
     let Some(peer) = peer else { return ApiError::internal("no peer address").into_response() };
     let address = limiter_address(client_address(peer, request.headers(), &state.config.trusted_proxies));
@@ -149,8 +167,16 @@ pub(crate) async fn limit_address(State(state): State<AppState>, mut request: Re
     if ["/livez", "/readyz", "/metrics"].contains(&request.uri().path()) {
         return next.run(request).await;
     }
-    let decision = state.limiter.address(address).await;
-    match decisions_of(&request).note(decision) {
+    let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
+    let methods = route.and_then(|route| limit.authenticated.get(route));
+    let is_authenticated = methods.is_some_and(|methods| methods.contains(request.method()));
+    let decision = if is_authenticated {
+        request.extensions_mut().insert(AddressDue(address));
+        state.limiter.address_ceiling(address)
+    } else {
+        Some(state.limiter.address(address).await)
+    };
+    match decision.map_or(Ok(()), |decision| decisions_of(&request).note(decision)) {
         Ok(()) => next.run(request).await,
         Err(refusal) => refusal.into_response(),
     }
@@ -170,7 +196,8 @@ pub(crate) async fn limit_credentials(State(state): State<AppState>, request: Re
 
 /// Lets through who bears a good token of a session that stands, and counts its user.
 pub(crate) async fn authenticate(State(state): State<AppState>, mut request: Request, next: Next) -> Response {
-    match admit(&state, request.headers(), decisions_of(&request)).await {
+    let due = request.extensions_mut().remove::<AddressDue>();
+    match admit(&state, request.headers(), decisions_of(&request), due).await {
         Ok(caller) => {
             request.extensions_mut().insert(caller);
             let event = product_events::of(&request);
@@ -201,13 +228,35 @@ pub(crate) async fn require_right(State(right): State<Right>, request: Request, 
     refusal.into_response()
 }
 
-async fn admit(state: &AppState, headers: &HeaderMap, decisions: Arc<Decisions>) -> Result<Caller, ApiError> {
-    let token = bearer_token(headers).ok_or_else(ApiError::unauthenticated)?;
-    let subject = state.config.keys.current().verify(token).map_err(|_| ApiError::unauthenticated())?;
-    let (caller, decision) =
-        tokio::join!(session_check::check(state, subject), state.limiter.user(subject.tenant, subject.user));
-    let caller = caller?;
-    decisions.note(decision)?;
+async fn admit(
+    state: &AppState,
+    headers: &HeaderMap,
+    decisions: Arc<Decisions>,
+    due: Option<AddressDue>,
+) -> Result<Caller, ApiError> {
+    let subject = bearer_token(headers).and_then(|token| state.config.keys.current().verify(token).ok());
+    // Whatever was sent costs the address a token, before anybody is told what is wrong with it.
+    let Some(subject) = subject else {
+        if let Some(AddressDue(address)) = due {
+            decisions.note(state.limiter.address_below_ceiling(address).await)?;
+        }
+        return Err(ApiError::unauthenticated());
+    };
+    let Some(AddressDue(address)) = due else {
+        let (caller, of_user) =
+            tokio::join!(session_check::check(state, subject), state.limiter.user(subject.tenant, subject.user));
+        let caller = caller?;
+        decisions.note(of_user)?;
+        return Ok(caller);
+    };
+    let key = session_check::key_of(subject);
+    let asked = match state.limiter.admit(address, (subject.tenant, subject.user), &key).await {
+        Ok(asked) => asked,
+        Err(refusal) => return Err(decisions.note(refusal).err().unwrap_or_else(ApiError::unauthenticated)),
+    };
+    decisions.note(asked.address)?;
+    let caller = session_check::judge(state, subject, asked.session).await?;
+    decisions.note(asked.user)?;
     Ok(caller)
 }
 

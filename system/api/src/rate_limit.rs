@@ -17,10 +17,12 @@ use std::time::Duration;
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use forecastle_domain::{TenantId, UserId};
-use forecastle_store::Cache;
-use forecastle_store::limiter::Bucket;
+use forecastle_store::admission::Admission;
+use forecastle_store::limiter::{Allowance, Bucket, Taken};
+use forecastle_store::{Cache, CacheKey, CacheUnavailable, Lookup};
 use governor::clock::{Clock as _, DefaultClock};
 use governor::{DefaultKeyedRateLimiter, Quota};
+use serde::de::DeserializeOwned;
 
 use crate::config::{Limits, Rate};
 use crate::error::ApiError;
@@ -83,6 +85,14 @@ fn whole_s(wait: Duration) -> u64 {
     wait.as_secs() + u64::from(wait.subsec_nanos() > 0)
 }
 
+/// Answers about one authenticated request whose address was admitted.
+pub(crate) struct Asked<T> {
+    pub(crate) address: Decision,
+    /// To be noted once the session has been judged.
+    pub(crate) user: Decision,
+    pub(crate) session: Lookup<T>,
+}
+
 /// One instance's limiter.
 pub(crate) struct RateLimiter {
     cache: Cache,
@@ -117,33 +127,90 @@ impl RateLimiter {
         }
     }
 
-    pub(crate) async fn user(&self, tenant: TenantId, user: UserId) -> Decision {
-        let bucket = Bucket::User(tenant, user);
-        self.decide("user", bucket, self.limits.user, &self.users, (tenant, user)).await
+    pub(crate) async fn address(&self, address: IpAddr) -> Decision {
+        match self.address_ceiling(address) {
+            Some(refusal) => refusal,
+            None => self.address_below_ceiling(address).await,
+        }
     }
 
-    pub(crate) async fn address(&self, address: IpAddr) -> Decision {
-        self.decide("address", Bucket::Address(address), self.limits.address, &self.addresses, address).await
+    /// A refusal by this instance's own count, which costs nothing; with none, the address has one token less
+    /// and Redis is still to be asked: [`Self::address_below_ceiling`] or [`Self::admit`].
+    pub(crate) fn address_ceiling(&self, address: IpAddr) -> Option<Decision> {
+        let ceiling = self.addresses.ceiling.decide("address", address);
+        (!ceiling.admitted).then_some(ceiling)
+    }
+
+    pub(crate) async fn address_below_ceiling(&self, address: IpAddr) -> Decision {
+        let taken = self.cache.take_token(self.address_allowance(address)).await;
+        self.shared_or_floor("address", self.limits.address, taken, &self.addresses, address)
     }
 
     pub(crate) async fn credentials(&self, address: IpAddr) -> Decision {
-        let bucket = Bucket::Credentials(address);
-        self.decide("credentials", bucket, self.limits.credentials, &self.credentials, address).await
-    }
-
-    async fn decide<K: Hash + Eq + Clone>(
-        &self,
-        policy: &'static str,
-        bucket: Bucket,
-        rate: Rate,
-        own: &OwnCount<K>,
-        caller: K,
-    ) -> Decision {
-        let ceiling = own.ceiling.decide(policy, caller.clone());
+        let (bucket, rate) = (Bucket::Credentials(address), self.limits.credentials);
+        let ceiling = self.credentials.ceiling.decide("credentials", address);
         if !ceiling.admitted {
             return ceiling;
         }
-        match self.cache.take_token(bucket, rate.per_second, rate.burst).await {
+        let taken = self.cache.take_token(allowance(bucket, rate)).await;
+        self.shared_or_floor("credentials", rate, taken, &self.credentials, address)
+    }
+
+    pub(crate) async fn user(&self, tenant: TenantId, user: UserId) -> Decision {
+        let (bucket, rate, caller) = (Bucket::User(tenant, user), self.limits.user, (tenant, user));
+        let ceiling = self.users.ceiling.decide("user", caller);
+        if !ceiling.admitted {
+            return ceiling;
+        }
+        let taken = self.cache.take_token(allowance(bucket, rate)).await;
+        self.shared_or_floor("user", rate, taken, &self.users, caller)
+    }
+
+    /// The address, which has passed [`Self::address_ceiling`], the user and a look at the session, in one
+    /// trip.
+    ///
+    /// # Errors
+    /// The address's refusal; nothing else was asked then.
+    pub(crate) async fn admit<T: DeserializeOwned>(
+        &self,
+        address: IpAddr,
+        caller: (TenantId, UserId),
+        session: &CacheKey,
+    ) -> Result<Asked<T>, Decision> {
+        let user_ceiling = self.users.ceiling.decide("user", caller);
+        if !user_ceiling.admitted {
+            let address = self.address_below_ceiling(address).await;
+            if !address.admitted {
+                return Err(address);
+            }
+            // The session is judged before the user's rate: whoever is nobody learns nothing about it.
+            return Ok(Asked { address, user: user_ceiling, session: self.cache.get(session).await });
+        }
+        let user = allowance(Bucket::User(caller.0, caller.1), self.limits.user);
+        let answer = self.cache.admit(self.address_allowance(address), user, session).await;
+        let answer = answer.unwrap_or_else(Admission::unanswered);
+        let address = self.shared_or_floor("address", self.limits.address, answer.address, &self.addresses, address);
+        if !address.admitted {
+            return Err(address);
+        }
+        let user = self.shared_or_floor("user", self.limits.user, answer.user, &self.users, caller);
+        Ok(Asked { address, user, session: answer.session })
+    }
+
+    fn address_allowance(&self, address: IpAddr) -> Allowance {
+        allowance(Bucket::Address(address), self.limits.address)
+    }
+
+    /// What Redis counted, or this instance's floor.
+    fn shared_or_floor<K: Hash + Eq + Clone>(
+        &self,
+        policy: &'static str,
+        rate: Rate,
+        taken: Result<Taken, CacheUnavailable>,
+        own: &OwnCount<K>,
+        caller: K,
+    ) -> Decision {
+        match taken {
             Ok(taken) => {
                 Decision { policy, rate, admitted: taken.admitted, remaining: taken.remaining, wait: taken.wait }
             }
@@ -153,6 +220,10 @@ impl RateLimiter {
             }
         }
     }
+}
+
+fn allowance(bucket: Bucket, rate: Rate) -> Allowance {
+    Allowance { bucket, per_second: rate.per_second, burst: rate.burst }
 }
 
 /// Token buckets in this process's memory.

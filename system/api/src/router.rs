@@ -1,15 +1,17 @@
 //! The groups of routes with their layers around them, as one service.
 
+use std::sync::Arc;
+
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::http::StatusCode;
+use axum::http::{Method, StatusCode};
 use axum::middleware::from_fn_with_state;
 use forecastle_domain::Right;
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::error::ApiError;
-use crate::layers;
+use crate::layers::{self, AddressLimit, Operations};
 use crate::routes;
 use crate::state::AppState;
 
@@ -28,15 +30,34 @@ pub(crate) fn router(state: AppState) -> Router {
     }
     let credentials = routes::credentials().route_layer(from_fn_with_state(state.clone(), layers::limit_credentials));
     let signed = routes::signed().layer(DefaultBodyLimit::max(state.config.webhook_bytes_max));
+    let authenticated = Arc::new(operations(&protected));
     let (router, _) = routes::public().merge(signed).merge(credentials).merge(protected).split_for_parts();
     router
         .fallback(|| async { ApiError::not_found() })
         .method_not_allowed_fallback(|| async { ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed") })
         .layer(DefaultBodyLimit::max(state.config.body_bytes_max))
-        .layer(from_fn_with_state(state.clone(), layers::limit_address))
+        .layer(from_fn_with_state(AddressLimit { state: state.clone(), authenticated }, layers::limit_address))
         .layer(from_fn_with_state(state.clone(), layers::bound_headers))
         .layer(from_fn_with_state(state.clone(), layers::bound_time))
         .layer(CatchPanicLayer::custom(layers::panicked))
         .layer(from_fn_with_state(state.clone(), layers::observe))
         .with_state(state)
+}
+
+/// What a group answers: the methods of each path.
+fn operations(group: &OpenApiRouter<AppState>) -> Operations {
+    let paths = group.get_openapi().paths.paths.iter().map(|(path, item)| {
+        let documented = [
+            (Method::GET, &item.get),
+            // Answered by the handler of GET.
+            (Method::HEAD, &item.get),
+            (Method::POST, &item.post),
+            (Method::PUT, &item.put),
+            (Method::PATCH, &item.patch),
+            (Method::DELETE, &item.delete),
+        ];
+        let answered = documented.into_iter().filter(|(_, operation)| operation.is_some());
+        (path.clone(), answered.map(|(method, _)| method).collect())
+    });
+    paths.collect()
 }

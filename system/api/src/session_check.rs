@@ -35,8 +35,8 @@ pub struct Caller {
 }
 
 /// What Redis keeps about a session that stands. One that does not is never kept.
-#[derive(Serialize, Deserialize)]
-struct CachedSession {
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct CachedSession {
     user: UserId,
     role: Role,
     expires_at: DateTime<Utc>,
@@ -47,8 +47,22 @@ struct CachedSession {
 /// # Errors
 /// 401 if the session is over, revoked or not this user's; 503 if neither Redis nor PostgreSQL says.
 pub async fn check(state: &AppState, subject: Subject) -> Result<Caller, ApiError> {
-    let key = CacheKey::session(subject.tenant, subject.session);
-    let session = match state.cache.get::<CachedSession>(&key).await {
+    let found = state.cache.get(&key_of(subject)).await;
+    judge(state, subject, found).await
+}
+
+/// The key under which the subject's session is looked up.
+pub(crate) fn key_of(subject: Subject) -> CacheKey {
+    CacheKey::session(subject.tenant, subject.session)
+}
+
+/// The same as [`check`] after a look at [`key_of`] on this very request.
+pub(crate) async fn judge(
+    state: &AppState,
+    subject: Subject,
+    found: Lookup<CachedSession>,
+) -> Result<Caller, ApiError> {
+    let session = match found {
         Lookup::Hit(session) => session,
         Lookup::Miss(lease) => {
             let live = sessions::live(&state.db.tenant(subject.tenant), subject.session).await?;

@@ -37,7 +37,7 @@ use crate::pool::Db;
 use crate::redis_link::RedisLink;
 
 /// How long a reader may take from its miss to its fill.
-const FILL_LEASE_MS: u64 = 3_000;
+pub(crate) const FILL_LEASE_MS: u64 = 3_000;
 /// Deletions remembered for another try; beyond it a further one is dropped and its TTL must do.
 const OWED_DELETIONS_MAX: usize = 4_096;
 /// Pause between tries to pay owed deletions.
@@ -55,6 +55,8 @@ const BLOCK_MS: u64 = 15_000;
 const VALUE: &str = "V1";
 const LEASE: u8 = b'L';
 const BLOCK: &str = "B";
+/// What a script answers for a key that the caller may not fill.
+pub(crate) const NOBODY_FILLS: &str = BLOCK;
 
 /// GET, and where there is nothing (or something that is no text), leave the caller's mark. One trip.
 static LOOK: LazyLock<Script> = LazyLock::new(|| {
@@ -234,6 +236,29 @@ pub struct FillLease {
     mark: String,
 }
 
+impl FillLease {
+    /// Under a mark that nobody else has; the right itself comes with a miss.
+    pub(crate) fn new(key: &CacheKey) -> Self {
+        Self { key: key.clone(), mark: format!("{}{:032x}", char::from(LEASE), rand::rng().random::<u128>()) }
+    }
+
+    pub(crate) fn mark(&self) -> &str {
+        &self.mark
+    }
+}
+
+fn read_value<T: DeserializeOwned>(found: Option<&[u8]>) -> Option<T> {
+    serde_json::from_slice(found?.strip_prefix(VALUE.as_bytes())?).ok()
+}
+
+pub(crate) fn count_lookup<T>(key: &CacheKey, lookup: &Lookup<T>) {
+    let outcome = match lookup {
+        Lookup::Hit(_) => "hit",
+        Lookup::Miss(_) => "miss",
+    };
+    metrics::counter!("forecastle_cache_lookups_total", "class" => key.class, "outcome" => outcome).increment(1);
+}
+
 /// How to reach Redis.
 #[derive(Debug, Clone)]
 pub struct CacheOptions {
@@ -323,11 +348,7 @@ impl Cache {
     /// may be owed is a miss without a lease.
     pub async fn get<T: DeserializeOwned>(&self, key: &CacheKey) -> Lookup<T> {
         let lookup = self.look(key, &LOOK).await;
-        let outcome = match &lookup {
-            Lookup::Hit(_) => "hit",
-            Lookup::Miss(_) => "miss",
-        };
-        metrics::counter!("forecastle_cache_lookups_total", "class" => key.class, "outcome" => outcome).increment(1);
+        count_lookup(key, &lookup);
         lookup
     }
 
@@ -336,19 +357,24 @@ impl Cache {
         if !self.may_give_out(key) {
             return Lookup::Miss(None);
         }
-        let mark = format!("{}{:032x}", char::from(LEASE), rand::rng().random::<u128>());
+        let lease = FillLease::new(key);
         let mut call = script.key(key.as_str());
-        call.arg(&mark).arg(FILL_LEASE_MS);
+        call.arg(&lease.mark).arg(FILL_LEASE_MS);
         match self.shared.link.script::<Option<Vec<u8>>>(&call).await {
-            Ok(None) => Lookup::Miss(Some(FillLease { key: key.clone(), mark })),
-            Ok(Some(found)) if found.starts_with(&[LEASE]) || found == BLOCK.as_bytes() => Lookup::Miss(None),
-            Ok(Some(found)) => {
-                match found.strip_prefix(VALUE.as_bytes()).and_then(|json| serde_json::from_slice(json).ok()) {
-                    Some(value) => Lookup::Hit(value),
-                    None => self.throw_away(key, &found).await,
-                }
-            }
+            Ok(found) => self.settle_look(lease, found).await,
             Err(_) => Lookup::Miss(None),
+        }
+    }
+
+    /// What was found under the lease's key, by a script that leaves its mark where there was nothing.
+    pub(crate) async fn settle_look<T: DeserializeOwned>(&self, lease: FillLease, found: Option<Vec<u8>>) -> Lookup<T> {
+        if let Some(value) = read_value(found.as_deref()) {
+            return Lookup::Hit(value);
+        }
+        match found {
+            None => Lookup::Miss(Some(lease)),
+            Some(found) if found.starts_with(&[LEASE]) || found == BLOCK.as_bytes() => Lookup::Miss(None),
+            Some(found) => self.throw_away(&lease.key, &found).await,
         }
     }
 
@@ -361,7 +387,7 @@ impl Cache {
         Lookup::Miss(None)
     }
 
-    fn may_give_out(&self, key: &CacheKey) -> bool {
+    pub(crate) fn may_give_out(&self, key: &CacheKey) -> bool {
         self.shared.trust.holds() && !self.shared.owed().deletions.contains_key(key)
     }
 
@@ -392,7 +418,7 @@ impl Cache {
             // Set so by whoever runs it: nothing of this is kept, nor looked for.
             return load.await;
         }
-        if let Lookup::Hit(value) = self.get(key).await
+        if let Some(value) = self.peek(key).await
             && keep(&value)
         {
             return Ok(value);
@@ -407,7 +433,7 @@ impl Cache {
         };
         // Whoever was first has filled it by now, after this caller arrived or before: either is new
         // enough, since a deletion in between would have emptied the key. The first caller itself
-        // takes over the mark it left.
+        // leaves its mark here, in place of another instance's if there is one.
         let lease = match self.take_over(key).await {
             Lookup::Hit(value) if keep(&value) => return Ok(value),
             // Nobody of ours has put that there.
@@ -424,6 +450,23 @@ impl Cache {
             self.fill(lease, &value, ttl).await;
         }
         Ok(value)
+    }
+
+    /// A look that leaves no mark behind: all that a hit takes, and cheaper than a script.
+    async fn peek<T: DeserializeOwned>(&self, key: &CacheKey) -> Option<T> {
+        let found = match self.may_give_out(key) {
+            true => self.shared.link.command::<Option<Vec<u8>>>(redis::cmd("GET").arg(key.as_str())).await,
+            false => Ok(None),
+        };
+        let lookup = match read_value(found.ok().flatten().as_deref()) {
+            Some(value) => Lookup::Hit(value),
+            None => Lookup::Miss(None),
+        };
+        count_lookup(key, &lookup);
+        match lookup {
+            Lookup::Hit(value) => Some(value),
+            Lookup::Miss(_) => None,
+        }
     }
 
     /// Like [`Cache::get`], but a mark that stands is taken over: its owner's fill will be refused.

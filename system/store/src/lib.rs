@@ -3,6 +3,7 @@
 //! PostgreSQL is the truth; Redis only answers faster. Tenant tables are reached through
 //! [`scope::TenantScope`] alone.
 
+pub mod admission;
 pub mod audit;
 pub mod backlog;
 pub mod books_check;

@@ -177,3 +177,36 @@ async fn guessing_passwords_is_bounded_most_and_a_claimed_address_does_not_help(
     let bound = 5 + started.elapsed().as_secs() as u32 + 1;
     assert!((5..=bound).contains(&admitted), "{admitted}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_is_sent_costs_the_address_one_token_also_where_nobody_is_signed_in() {
+    let servers = Servers::start().await;
+    let redis = Redis::start();
+    let mut limited = config(&servers);
+    limited.cache.redis_url = redis.url();
+    limited.limits.address = Rate { per_second: 1, burst: 20 };
+    limited.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
+    let api = Instance::start(limited).await;
+    let session = api.sign_up("ada", "PRO").await;
+    let token = text(&session, "access_token");
+    let forged = format!("{}A", &token[..token.len() - 1]);
+    for (address, method, path, bearer, until_then) in [
+        ("198.51.100.1", reqwest::Method::GET, "/v1/me", Some(token), 200),
+        ("198.51.100.2", reqwest::Method::HEAD, "/v1/me", Some(token), 200),
+        ("198.51.100.3", reqwest::Method::GET, "/v1/me", Some(forged.as_str()), 401),
+        ("198.51.100.4", reqwest::Method::GET, "/v1/me", None, 401),
+        ("198.51.100.5", reqwest::Method::PATCH, "/v1/me", Some(token), 405),
+        ("198.51.100.6", reqwest::Method::GET, "/v1/nowhere", Some(token), 404),
+    ] {
+        let started = Instant::now();
+        let mut answered = 0;
+        for _ in 0..30 {
+            let answer = api.send(method.clone(), path, bearer, &[("x-forwarded-for", address)], None).await;
+            let status = answer.status.as_u16();
+            assert!(status == until_then || status == 429, "{method} {path}: {status}");
+            answered += u64::from(status == until_then);
+        }
+        let refilled = started.elapsed().as_secs() + 1;
+        assert!((20..=20 + refilled).contains(&answered), "{method} {path}: {answered} in {:?}", started.elapsed());
+    }
+}

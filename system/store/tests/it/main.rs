@@ -1,5 +1,6 @@
 //! The store against a real PostgreSQL and a real Redis of each test's own.
 
+mod admission;
 mod cache;
 mod debts;
 mod events;
