@@ -3,13 +3,13 @@
 //! Not for reading: that is done field by field, where every wrong one is named. The patterns say the same
 //! bounds; a test holds them against the readers.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 macro_rules! texts {
     ($($(#[$meta:meta])* $name:ident;)*) => {
         $(
-            #[derive(Deserialize, ToSchema)]
+            #[derive(Deserialize, Serialize, ToSchema)]
             $(#[$meta])*
             #[allow(dead_code, reason = "documents a field, which is read otherwise")]
             pub(crate) struct $name(String);
@@ -61,10 +61,19 @@ texts! {
     /// A whole number from 0 to 2^64 - 1.
     #[schema(pattern = r"^(0|[1-9][0-9]{0,18}|1[0-7][0-9]{18}|18[0-3][0-9]{17}|184[0-3][0-9]{16}|1844[0-5][0-9]{15}|18446[0-6][0-9]{14}|184467[0-3][0-9]{13}|1844674[0-3][0-9]{12}|184467440[0-6][0-9]{10}|1844674407[0-2][0-9]{9}|18446744073[0-6][0-9]{8}|1844674407370[0-8][0-9]{6}|18446744073709[0-4][0-9]{5}|184467440737095[0-4][0-9]{4}|18446744073709550[0-9]{3}|18446744073709551[0-5][0-9]{2}|1844674407370955160[0-9]|1844674407370955161[0-5])$", example = "42")]
     SeedText;
+    /// An amount of a result: as many digits after the point as the currency has, six more in a standard error.
+    #[schema(pattern = r"^-?(0|[1-9][0-9]*)(\.([0-9]{2}|[0-9]{3}|[0-9]{6}|[0-9]{8}|[0-9]{9}))?$", example = "1234.50")]
+    ResultAmount;
+    /// Units of a result: six digits after the point.
+    #[schema(pattern = r"^-?(0|[1-9][0-9]*)\.[0-9]{6}$", example = "110.656600")]
+    ResultUnits;
+    /// From 0 to 1, six digits after the point.
+    #[schema(pattern = r"^(0\.[0-9]{6}|1\.000000)$", example = "0.042500")]
+    ResultRatio;
 }
 
 /// ISO 4217.
-#[derive(Deserialize, ToSchema)]
+#[derive(Deserialize, Serialize, ToSchema)]
 #[serde(rename_all = "UPPERCASE")]
 #[allow(dead_code, reason = "documents a field, which is read otherwise")]
 #[schema(example = "EUR")]
@@ -77,7 +86,7 @@ pub(crate) enum CurrencyCode {
 }
 
 /// What a customer pays for.
-#[derive(Deserialize, ToSchema)]
+#[derive(Deserialize, Serialize, ToSchema)]
 #[serde(rename_all = "UPPERCASE")]
 #[allow(dead_code, reason = "documents a field, which is read otherwise")]
 #[schema(example = "STARTER")]
@@ -88,7 +97,7 @@ pub(crate) enum PlanName {
 }
 
 /// What a user may do.
-#[derive(Deserialize, ToSchema)]
+#[derive(Deserialize, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 #[allow(dead_code, reason = "documents a field, which is read otherwise")]
 #[schema(example = "editor")]

@@ -13,6 +13,7 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use super::forecast_result::ForecastResult;
 use super::scenario_input::ScenarioInput;
 use crate::changing::changing;
 use crate::detached::detached;
@@ -40,7 +41,7 @@ pub(crate) struct Forecast {
     #[schema(value_type = ScenarioInput)]
     input: Box<RawValue>,
     /// Null until it succeeds.
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<ForecastResult>)]
     result: Option<Box<RawValue>>,
 }
 

@@ -12,6 +12,7 @@ mod email_verification;
 mod flags;
 mod forecast_control;
 mod forecast_events;
+mod forecast_result;
 mod forecasts;
 mod health;
 mod invoice_payment;
