@@ -12,11 +12,15 @@ use tokio::sync::oneshot;
 
 /// Most completions of one transaction.
 const BATCH_MAX: usize = 64;
+/// Most bytes of results in one transaction; a larger result goes alone. One of 360 months has about 200 kB.
+const BATCH_BYTES_MAX: usize = 4 << 20;
 
 type Answer = Result<Settled, StoreError>;
 
 struct Waiting {
     completion: Completion,
+    /// Of its result, as JSON.
+    bytes: usize,
     answer: oneshot::Sender<Answer>,
 }
 
@@ -37,7 +41,8 @@ impl Completions {
     pub(crate) async fn write(&self, completion: Completion) -> Answer {
         let tenant = completion.claim.tenant_id;
         let (answer, answered) = oneshot::channel();
-        let waiting = Waiting { completion, answer };
+        let bytes = completion.outcome.as_ref().map_or(0, |(outcome, _)| json_bytes(&outcome.result));
+        let waiting = Waiting { completion, bytes, answer };
         let is_first = match self.lock().entry(tenant) {
             Entry::Occupied(mut others) => {
                 others.get_mut().push(waiting);
@@ -67,33 +72,44 @@ impl Completions {
                     waiting.remove(&tenant);
                     return;
                 }
-                let count = of_tenant.len().min(BATCH_MAX);
+                let count = fitting(of_tenant.iter().map(|waiting| waiting.bytes));
                 of_tenant.drain(..count).collect()
             };
             self.write_batch(tenant, batch).await;
         }
     }
 
+    /// All of them, together where that can be. A batch that takes too long, or that one of its completions spoils, is
+    /// halved until it can be written or stands alone. Where even one alone takes too long, it is not the batch: the
+    /// others are not tried.
     async fn write_batch(&self, tenant: TenantId, batch: Vec<Waiting>) {
         metrics::histogram!("forecastle_job_completion_batch").record(batch.len() as f64);
-        let (completions, answers): (Vec<_>, Vec<_>) =
-            batch.into_iter().map(|waiting| (waiting.completion, waiting.answer)).unzip();
-        match jobs::complete_all(&self.db, tenant, &completions).await {
-            Ok(settled) => {
-                for (answer, settled) in answers.into_iter().zip(settled) {
-                    let _ = answer.send(Ok(settled));
+        let mut parts = vec![batch];
+        let mut gone: Option<StoreError> = None;
+        while let Some(mut part) = parts.pop() {
+            let completions: Vec<Completion> = part.iter().map(|waiting| waiting.completion.clone()).collect();
+            let written = match &gone {
+                Some(error) => Err(error.clone()),
+                None => jobs::complete_all(&self.db, tenant, &completions).await,
+            };
+            match written {
+                Ok(settled) => {
+                    for (waiting, settled) in part.into_iter().zip(settled) {
+                        let _ = waiting.answer.send(Ok(settled));
+                    }
                 }
-            }
-            // One that can never be written must not take the others with it.
-            Err(error) if completions.len() > 1 && !error.is_unavailable() => {
-                for (answer, completion) in answers.into_iter().zip(completions) {
-                    let alone = jobs::complete_all(&self.db, tenant, &[completion]).await;
-                    let _ = answer.send(alone.and_then(|settled| settled.first().copied().ok_or(StoreError::NotFound)));
+                Err(error) if gone.is_none() && part.len() > 1 && may_be_the_batch(&error) => {
+                    metrics::counter!("forecastle_job_completion_batches_halved_total").increment(1);
+                    parts.push(part.split_off(part.len() / 2));
+                    parts.push(part);
                 }
-            }
-            Err(error) => {
-                for answer in answers {
-                    let _ = answer.send(Err(error.clone()));
+                Err(error) => {
+                    if error.is_unavailable() {
+                        gone = Some(error.clone());
+                    }
+                    for waiting in part {
+                        let _ = waiting.answer.send(Err(error.clone()));
+                    }
                 }
             }
         }
@@ -101,5 +117,94 @@ impl Completions {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<TenantId, Vec<Waiting>>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether fewer at once may fare better.
+const fn may_be_the_batch(error: &StoreError) -> bool {
+    matches!(error, StoreError::Timeout) || !error.is_unavailable()
+}
+
+/// How many of those that wait go into one transaction; at least one.
+fn fitting(bytes: impl Iterator<Item = usize>) -> usize {
+    let mut sum = 0_usize;
+    let within = bytes.take(BATCH_MAX).take_while(|bytes| {
+        sum = sum.saturating_add(*bytes);
+        sum <= BATCH_BYTES_MAX
+    });
+    within.count().max(1)
+}
+
+/// Length of a value as JSON.
+fn json_bytes(value: &serde_json::Value) -> usize {
+    struct Counter(usize);
+    impl std::io::Write for Counter {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0 += bytes.len();
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut counter = Counter(0);
+    // Nothing can fail: the counter takes all, and a value has only text for keys.
+    let _ = serde_json::to_writer(&mut counter, value);
+    counter.0
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use forecastle_domain::UsageEventId;
+    use forecastle_store::DbOptions;
+    use forecastle_store::jobs::{ClaimTerms, KIND_FORECAST, Outcome};
+    use forecastle_store::migrate::{RolePasswords, migrate};
+    use forecastle_testbed::{Postgres, customers};
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_batch_ends_where_its_results_become_too_large() {
+        assert_eq!(fitting(std::iter::repeat_n(1_000, 200)), BATCH_MAX);
+        assert_eq!(fitting(std::iter::repeat_n(1 << 20, 200)), 4);
+        assert_eq!(fitting([BATCH_BYTES_MAX + 1, 1].into_iter()), 1, "alone, but written");
+        assert_eq!(json_bytes(&json!({ "a": [1, "x"] })), r#"{"a":[1,"x"]}"#.len());
+    }
+
+    #[tokio::test]
+    async fn a_batch_that_takes_too_long_is_written_in_smaller_ones() {
+        let postgres = Postgres::start();
+        migrate(&postgres.admin_url(), &RolePasswords::default()).await.unwrap();
+        let mut admin = customers::connect(&postgres.admin_url()).await;
+        let customer = customers::sign_up(&mut admin, "PRO", "EUR", "2026-01-01").await;
+        for _ in 0..12 {
+            customers::queue_forecast(&mut admin, &customer, &customers::scenario_input()).await;
+        }
+        let options = DbOptions::new(postgres.url_of("forecastle_app"), "worker");
+        let db = Db::open(DbOptions { statement_timeout: Duration::from_millis(1_000), ..options }).unwrap();
+        let terms = ClaimTerms { lease: Duration::from_secs(60), deadline: Duration::from_secs(60) };
+        let claimed = jobs::claim(&db, "w", 12, terms, &[KIND_FORECAST]).await.unwrap();
+        // Twelve take 2.4 s, six 1.2 s, three 0.6 s.
+        let slow = "CREATE FUNCTION app.slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                PERFORM pg_sleep(0.2); RETURN NEW; END $$;
+            CREATE TRIGGER slow BEFORE UPDATE ON app.forecasts FOR EACH ROW EXECUTE FUNCTION app.slow()";
+        sqlx::raw_sql(slow).execute(&mut admin).await.unwrap();
+        let completions = Completions::new(db);
+        let mut writing = tokio::task::JoinSet::new();
+        for job in claimed.jobs {
+            let outcome = Outcome { engine_version: "1".to_owned(), result: json!({}), result_hash: "0".repeat(64) };
+            let event = UsageEventId::from_uuid(uuid::Uuid::now_v7());
+            let completion = Completion { claim: job.claim, outcome: Some((outcome, event)) };
+            let completions = completions.clone();
+            writing.spawn(async move { completions.write(completion).await });
+        }
+        while let Some(written) = writing.join_next().await {
+            assert_eq!(written.unwrap(), Ok(Settled::Done));
+        }
+        assert_eq!(customers::count(&mut admin, "SELECT count(*) FROM app.usage_events").await, 12);
     }
 }
