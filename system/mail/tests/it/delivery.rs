@@ -270,3 +270,27 @@ async fn a_mail_that_was_taken_while_the_database_was_away_is_not_sent_again() {
     sender.drain().await;
     assert_eq!(bed.smtp.mails().len(), 1);
 }
+
+#[tokio::test]
+async fn once_sends_what_is_due_behind_mails_that_are_over() {
+    let mut bed = bed().await;
+    let customer = customers::sign_up(&mut bed.admin, "FREE", "EUR", "2026-01-01").await;
+    let mut tx = bed.db.tenant(customer.tenant.into()).begin().await.unwrap();
+    let (user, hour) = (customer.user.into(), Duration::from_secs(3600));
+    for number in 0..9 {
+        let key = MailTokenKey::new(KEY);
+        mail_tokens::issue(&mut tx, &key, user, TokenPurpose::PasswordReset, hour, &format!("reset {number}"))
+            .await
+            .unwrap();
+    }
+    tx.commit().await.unwrap();
+    let over = "UPDATE app.mail_tokens SET expires_at = now() - interval '1 s'";
+    sqlx::query(over).execute(&mut bed.admin).await.unwrap();
+    bed.dunning(1).await;
+    // More of them than one batch holds.
+    let config = SenderConfig { once: true, concurrency: 4, ..bed.config() };
+    run(config, std::future::pending()).await.unwrap();
+    assert_eq!(bed.smtp.mails().len(), 1);
+    let ended = "SELECT count(*) FROM app.mail_outbox WHERE state = 'dead' AND last_error_code = 'token_over'";
+    assert_eq!(customers::count(&mut bed.admin, ended).await, 9);
+}
