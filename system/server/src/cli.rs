@@ -27,6 +27,9 @@ pub(crate) struct Cli {
     /// Least important level that is logged: error, warn, info, debug, trace or off.
     #[arg(long, env = "FORECASTLE_LOG_LEVEL", default_value = "info", global = true)]
     pub(crate) log_level: LevelFilter,
+    /// Most log lines that may wait to be written; further ones are dropped and counted.
+    #[arg(long, env = "FORECASTLE_LOG_QUEUE_MAX", default_value_t = 8_192, global = true, value_parser = log_queue_max)]
+    pub(crate) log_queue_max: usize,
     /// Where errors are reported by Sentry's protocol, http://key@host:port/project; absent: nowhere.
     #[arg(long, env = "FORECASTLE_ERROR_DSN", hide_env_values = true, global = true)]
     pub(crate) error_dsn: Option<String>,
@@ -38,6 +41,11 @@ pub(crate) struct Cli {
     pub(crate) error_timeout_ms: u64,
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+fn log_queue_max(text: &str) -> Result<usize, String> {
+    let wanted = text.parse().ok().filter(|lines| (1..=1_000_000).contains(lines));
+    wanted.ok_or_else(|| "a number from 1 to 1000000 is wanted".to_owned())
 }
 
 impl Command {

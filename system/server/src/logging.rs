@@ -2,8 +2,6 @@
 //! So no body, token, address, e-mail or amount can slip in by a new log line or another crate's.
 //! What is at level error goes to the error sink as well, by a shorter list.
 
-use std::io::Write as _;
-
 use forecastle_telemetry::{ErrorEvent, ErrorReporter, scrubbed};
 use serde_json::{Map, Value};
 use tracing::field::{Field, Visit};
@@ -11,6 +9,8 @@ use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
+
+use crate::log_writer::LogWriter;
 
 /// Fields that may be printed, when our own crates log them.
 const FIELDS: &[&str] = &[
@@ -52,10 +52,10 @@ const NOT_REPORTED: &[&str] = &["message", "instance", "job_id", "fence", "heale
 const FREE_TEXT: &[&str] = &["cause", "error", "message", "reason"];
 
 /// Installs the subscriber; `level` is `error`, `warn`, `info`, `debug`, `trace` or `off`. Errors are
-/// reported whatever the level.
-pub(crate) fn install(level: &LevelFilter, reporter: Option<ErrorReporter>) {
+/// reported whatever the level. Lines go out by `writer`.
+pub(crate) fn install(level: &LevelFilter, writer: LogWriter, reporter: Option<ErrorReporter>) {
     let reports = reporter.map(|reporter| Reported(reporter).with_filter(LevelFilter::ERROR));
-    tracing_subscriber::registry().with(AllowListed.with_filter(*level)).with(reports).init();
+    tracing_subscriber::registry().with(AllowListed(writer).with_filter(*level)).with(reports).init();
 }
 
 /// Sends what is at level error to the error sink.
@@ -77,7 +77,7 @@ impl<S: Subscriber> Layer<S> for Reported {
     }
 }
 
-struct AllowListed;
+struct AllowListed(LogWriter);
 
 impl<S: Subscriber> Layer<S> for AllowListed {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
@@ -96,7 +96,7 @@ impl<S: Subscriber> Layer<S> for AllowListed {
         }
         let mut bytes = Value::Object(line).to_string().into_bytes();
         bytes.push(b'\n');
-        let _ = std::io::stderr().lock().write_all(&bytes);
+        self.0.write(bytes);
     }
 }
 

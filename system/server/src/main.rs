@@ -6,6 +6,7 @@ mod commands;
 mod connection_args;
 mod exit_code;
 mod key_file;
+mod log_writer;
 mod logging;
 mod metrics_listener;
 mod panic_hook;
@@ -18,24 +19,41 @@ use forecastle_telemetry::{ErrorReporter, ErrorTask, ReporterOptions};
 
 use crate::cli::{Cli, Command};
 use crate::exit_code::ExitCode;
+use crate::log_writer::LogWriter;
+
+/// Longest wait for the last log lines when the process ends.
+const LOG_FLUSH_MAX: Duration = Duration::from_secs(1);
 
 fn main() -> std::process::ExitCode {
     let cli = Cli::parse();
-    let (reporter, reporting) = match error_reporter(&cli) {
-        Ok(opened) => opened.unzip(),
+    let log = match LogWriter::start(cli.log_queue_max, std::io::stderr()) {
+        Ok(log) => log,
         Err(error) => {
-            logging::install(&cli.log_level, None);
-            tracing::error!(error = %error, "open error reporter");
+            eprintln!("start the log's thread: {error}");
             return ExitCode::Failed.into();
         }
     };
-    logging::install(&cli.log_level, reporter.clone());
+    let code = run(cli, &log);
+    log.flush(LOG_FLUSH_MAX);
+    code.into()
+}
+
+fn run(cli: Cli, log: &LogWriter) -> ExitCode {
+    let (reporter, reporting) = match error_reporter(&cli) {
+        Ok(opened) => opened.unzip(),
+        Err(error) => {
+            logging::install(&cli.log_level, log.clone(), None);
+            tracing::error!(error = %error, "open error reporter");
+            return ExitCode::Failed;
+        }
+    };
+    logging::install(&cli.log_level, log.clone(), reporter.clone());
     panic_hook::install();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
             tracing::error!(error = %error, "start runtime");
-            return ExitCode::Failed.into();
+            return ExitCode::Failed;
         }
     };
     let flush_limit = Duration::from_millis(cli.error_timeout_ms);
@@ -67,7 +85,7 @@ fn main() -> std::process::ExitCode {
     });
     // What still blocks (a computation told to stop) gets a moment, not for ever.
     runtime.shutdown_timeout(Duration::from_secs(2));
-    code.into()
+    code
 }
 
 /// The reporter and its task, where an address was given.

@@ -118,3 +118,22 @@ async fn no_request_notices_a_sink_that_is_gone_refuses_or_never_answers() {
         assert!(dropped > 0.0, "{sink}: a full queue drops and counts");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_nobody_reads_holds_up_no_request() {
+    let ground = Ground::start().await;
+    // More lines than a pipe holds, twice over.
+    let (api, _unread) = ground.serve_unread("api", &["--log-level", "debug", "--log-queue-max", "16"]);
+    let client = reqwest::Client::new();
+    let answers = async {
+        for _ in 0..1_500 {
+            let answer = client.get(format!("{}/livez", api.base())).send().await.expect("an answer");
+            assert!(answer.status().is_success());
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), answers).await.expect("requests wait for the log");
+    let dropped = metric(&metrics_of(&api.base()).await, "forecastle_log_lines_dropped_total", "");
+    assert!(dropped > 0.0, "the pipe was never full");
+    api.signal("TERM");
+    assert!(api.ended().await.success(), "it ends, log or no log");
+}

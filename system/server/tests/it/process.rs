@@ -51,7 +51,11 @@ impl Ground {
 
     /// A process that announces itself in one line on stdout.
     pub(crate) fn run_without_database(&self, name: &str, subcommand: &str, arguments: &[&str]) -> Process {
-        let (mut command, errors) = self.command(name, subcommand, arguments);
+        let (command, errors) = self.command(name, subcommand, arguments);
+        Self::spawn(name, command, errors)
+    }
+
+    fn spawn(name: &str, mut command: Command, errors: PathBuf) -> Process {
         let mut child = command.spawn().expect("start forecastle");
         let mut line = String::new();
         let out = child.stdout.take().expect("a pipe");
@@ -65,9 +69,25 @@ impl Ground {
 
     /// An instance of the interface, with generous limits and cheap hashes.
     pub(crate) fn serve(&self, name: &str, arguments: &[&str]) -> Process {
+        let arguments = self.serve_arguments(arguments);
+        self.run_without_database(name, "serve", &arguments.iter().map(String::as_str).collect::<Vec<_>>())
+    }
+
+    /// The same with a pipe as its stderr, which nobody reads as long as the pipe's other end is only kept.
+    pub(crate) fn serve_unread(&self, name: &str, arguments: &[&str]) -> (Process, std::io::PipeReader) {
+        let arguments = self.serve_arguments(arguments);
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let (mut command, errors) = self.command(name, "serve", &arguments);
+        let (unread, stderr) = std::io::pipe().expect("make a pipe");
+        command.stderr(stderr);
+        (Self::spawn(name, command, errors), unread)
+    }
+
+    fn serve_arguments(&self, arguments: &[&str]) -> Vec<String> {
+        let database_url = self.postgres.url_of("forecastle_app");
         let redis_url = self.redis.url();
         let signing = format!("test:{KEY}");
-        let mut all = vec!["--redis-url", &redis_url, "--signing-keys", &signing];
+        let mut all = vec!["--database-url", &database_url, "--redis-url", &redis_url, "--signing-keys", &signing];
         all.extend(["--password-memory-kib", "64", "--password-passes", "1"]);
         for limit in ["user", "address", "login", "user-floor", "address-floor", "login-floor"] {
             all.push(match limit {
@@ -81,7 +101,7 @@ impl Ground {
             all.push("100000");
         }
         all.extend(arguments);
-        self.run(name, "serve", &all)
+        all.into_iter().map(str::to_owned).collect()
     }
 }
 
