@@ -18,6 +18,7 @@ use crate::{metrics_listener, shutdown};
 
 /// Watches until SIGTERM.
 pub(crate) async fn run(args: AlertArgs) -> anyhow::Result<ExitCode> {
+    let shutdown = shutdown::requested();
     let overrides = match &args.rules {
         Some(path) => Some(std::fs::read_to_string(path).context("read file of rules")?),
         None => None,
@@ -48,7 +49,7 @@ pub(crate) async fn run(args: AlertArgs) -> anyhow::Result<ExitCode> {
         .with_state(watch(config).context("start the watch")?);
     let address = metrics_listener::start_with(args.listen, metrics, routes).await?;
     announce(&json!({ "event": "ready", "instance": args.instance, "metrics": address.to_string() }))?;
-    shutdown::requested().await;
+    shutdown.await;
     Ok(ExitCode::Done)
 }
 

@@ -23,6 +23,7 @@ const AGE_EVERY: Duration = Duration::from_secs(1);
 
 /// Bills once or for ever; after SIGTERM the run under way is let go, which is safe anywhere.
 pub(crate) async fn run(args: BillArgs) -> anyhow::Result<ExitCode> {
+    let shutdown = shutdown::requested();
     let run = open(&args)?;
     if let Some(listen) = args.metrics_listen {
         let address = metrics_listener::start(listen).await?;
@@ -52,7 +53,7 @@ pub(crate) async fn run(args: BillArgs) -> anyhow::Result<ExitCode> {
     };
     tokio::select! {
         outcome = billing => outcome,
-        () = shutdown::requested() => Ok(ExitCode::Done),
+        () = shutdown => Ok(ExitCode::Done),
     }
 }
 

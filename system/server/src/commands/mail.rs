@@ -18,6 +18,7 @@ const POOL_BEYOND_MAILS: u32 = 2;
 
 /// Sends mails until SIGTERM.
 pub(crate) async fn run(args: MailArgs) -> anyhow::Result<ExitCode> {
+    let shutdown = shutdown::requested();
     let metrics = match args.metrics_listen {
         Some(listen) => Some(metrics_listener::start(listen).await?),
         None => None,
@@ -28,7 +29,7 @@ pub(crate) async fn run(args: MailArgs) -> anyhow::Result<ExitCode> {
         "instance": args.instance,
         "metrics": metrics.map(|address| address.to_string()),
     }))?;
-    forecastle_mail::run(config, shutdown::requested()).await.context("send mails")?;
+    forecastle_mail::run(config, shutdown).await.context("send mails")?;
     Ok(ExitCode::Done)
 }
 

@@ -19,6 +19,7 @@ const POOL_MAX: u32 = 50;
 
 /// Serves until SIGTERM.
 pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
+    let shutdown = shutdown::requested();
     let listener = tokio::net::TcpListener::bind(args.listen).await.context("bind listener")?;
     let address = listener.local_addr().context("read listener's address")?;
     let config = config(&args)?;
@@ -29,7 +30,7 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     announce(&json!({ "event": "listening", "address": address.to_string() }))?;
     let database_url = config.db.database_url.clone();
     tokio::select! {
-        outcome = forecastle_api::serve(config, listener, shutdown::requested()) => outcome.context("serve")?,
+        outcome = forecastle_api::serve(config, listener, shutdown) => outcome.context("serve")?,
         refusal = login_role::refusal(&database_url) => return Err(refusal).context("serve"),
     }
     Ok(ExitCode::Done)

@@ -17,6 +17,7 @@ const POOL_BEYOND_JOBS: u32 = 5;
 
 /// Works until SIGTERM.
 pub(crate) async fn run(args: WorkArgs) -> anyhow::Result<ExitCode> {
+    let shutdown = shutdown::requested();
     let metrics = match args.metrics_listen {
         Some(listen) => Some(metrics_listener::start(listen).await?),
         None => None,
@@ -44,7 +45,7 @@ pub(crate) async fn run(args: WorkArgs) -> anyhow::Result<ExitCode> {
     }))?;
     let database_url = config.db.database_url.clone();
     tokio::select! {
-        outcome = forecastle_worker::work(config, shutdown::requested()) => outcome.context("work")?,
+        outcome = forecastle_worker::work(config, shutdown) => outcome.context("work")?,
         refusal = login_role::refusal(&database_url) => return Err(refusal).context("work"),
     }
     Ok(ExitCode::Done)
