@@ -8,7 +8,7 @@ use forecastle_store::payments::{self, Payment, PaymentState};
 use forecastle_store::{Db, StoreError, periods};
 
 use crate::cached::Cached;
-use crate::patience::Patience;
+use crate::patience::{Patience, PaymentPatience};
 use crate::provider::{ChargeAnswer, LookUp, Provider};
 
 /// Requests for one charge in one run; all with the same key.
@@ -60,8 +60,9 @@ pub(crate) async fn collect(
     };
     let Some(token) = payment.payment_token.as_deref() else { return record(Answer::Declined).await };
     let mut ask_first = payment.state == PaymentState::Unknown;
+    let mut patience = patience.for_payment();
     for _ in 0..CHARGE_ROUNDS_MAX {
-        if ask_first && let LookUp::Found { provider_charge_id } = find(provider, payment, patience).await {
+        if ask_first && let LookUp::Found { provider_charge_id } = find(provider, payment, &mut patience).await {
             return record(Answer::Charged(provider_charge_id)).await;
         }
         if !patience.lasts() {
@@ -76,7 +77,7 @@ pub(crate) async fn collect(
                 // Written before the question: a run killed here leaves "unknown", not "intended".
                 record(Answer::Unknown).await?;
                 if answer == ChargeAnswer::Refused {
-                    match find(provider, payment, patience).await {
+                    match find(provider, payment, &mut patience).await {
                         LookUp::Found { provider_charge_id } => {
                             return record(Answer::Charged(provider_charge_id)).await;
                         }
@@ -89,14 +90,14 @@ pub(crate) async fn collect(
             }
         }
     }
-    match find(provider, payment, patience).await {
+    match find(provider, payment, &mut patience).await {
         LookUp::Found { provider_charge_id } => record(Answer::Charged(provider_charge_id)).await,
         LookUp::Absent | LookUp::Unclear => Ok(Collected::Unknown),
     }
 }
 
 /// What the provider holds for the key; asked again while it does not say so clearly.
-async fn find(provider: &Provider, payment: &Payment, patience: &Patience) -> LookUp {
+async fn find(provider: &Provider, payment: &Payment, patience: &mut PaymentPatience<'_>) -> LookUp {
     let mut pause = PAUSE_MIN;
     for _ in 0..LOOK_UPS_MAX {
         if !patience.lasts() {

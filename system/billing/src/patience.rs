@@ -6,6 +6,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+/// Payments that must be met with silence, one after the other, before a run gives the provider up: else a single one
+/// that is never answered would keep all behind it back, in every run anew.
+const SILENT_PAYMENTS_MIN: u32 = 4;
+
 /// What is left of the time for asking the provider. Shared by all who ask on one account.
 pub struct Patience {
     kind: Kind,
@@ -38,15 +42,42 @@ impl Patience {
         }
     }
 
+    /// The part of it that one payment may use up.
+    pub(crate) const fn for_payment(&self) -> PaymentPatience<'_> {
+        PaymentPatience { all: self, lasted: Duration::ZERO }
+    }
+}
+
+/// What is left for one payment.
+pub(crate) struct PaymentPatience<'a> {
+    all: &'a Patience,
+    /// Of its own questions without a clear answer.
+    lasted: Duration,
+}
+
+impl PaymentPatience<'_> {
+    /// Whether the provider may be asked about this payment again.
+    pub(crate) fn lasts(&self) -> bool {
+        self.all.lasts()
+            && match &self.all.kind {
+                Kind::Until(_) => true,
+                Kind::Silence { longest, .. } => self.lasted < *longest / SILENT_PAYMENTS_MIN,
+            }
+    }
+
     /// Asks, no longer than there is time for; `unclear` in the place of an answer that did not come by then.
-    pub(crate) async fn ask<T: PartialEq>(&self, unclear: T, question: impl Future<Output = T>) -> T {
-        match &self.kind {
+    pub(crate) async fn ask<T: PartialEq>(&mut self, unclear: T, question: impl Future<Output = T>) -> T {
+        match &self.all.kind {
             Kind::Until(end) => tokio::time::timeout_at(*end, question).await.unwrap_or(unclear),
             Kind::Silence { lasted, .. } => {
                 let asked = Instant::now();
                 let answer = question.await;
-                let mut lasted = locked(lasted);
-                *lasted = if answer == unclear { *lasted + asked.elapsed() } else { Duration::ZERO };
+                if answer == unclear {
+                    self.lasted += asked.elapsed();
+                    *locked(lasted) += asked.elapsed();
+                } else {
+                    *locked(lasted) = Duration::ZERO;
+                }
                 answer
             }
         }
@@ -74,10 +105,11 @@ mod tests {
     #[tokio::test]
     async fn a_request_ends_whether_or_not_it_is_answered() {
         let patience = Patience::of_request(Duration::from_millis(200));
-        assert_eq!(patience.ask(None, async { Some(1) }).await, Some(1));
-        assert!(patience.lasts());
-        assert_eq!(patience.ask(None, silence()).await, None);
-        assert!(!patience.lasts());
+        let mut one = patience.for_payment();
+        assert_eq!(one.ask(None, async { Some(1) }).await, Some(1));
+        assert!(one.lasts());
+        assert_eq!(one.ask(None, silence()).await, None);
+        assert!(!one.lasts() && !patience.lasts());
     }
 
     #[tokio::test]
@@ -85,14 +117,28 @@ mod tests {
         let pause = Duration::from_millis(40);
         let patience = Patience::of_run(pause * 2);
         for _ in 0..3 {
-            assert_eq!(patience.ask(None, after(pause * 3, Some(1))).await, Some(1), "slow is not silent");
+            let slow = patience.for_payment().ask(None, after(pause * 3, Some(1))).await;
+            assert_eq!(slow, Some(1), "slow is not silent");
             assert!(patience.lasts());
         }
-        patience.ask(None, after(pause, None)).await;
+        patience.for_payment().ask(None, after(pause, None)).await;
         tokio::time::sleep(pause * 3).await;
-        assert_eq!(patience.ask(None, async { Some(1) }).await, Some(1), "only what was asked counts");
-        patience.ask(None, after(pause, None)).await;
-        patience.ask(None, after(pause, None)).await;
+        let clear = patience.for_payment().ask(None, async { Some(1) }).await;
+        assert_eq!(clear, Some(1), "only what was asked counts");
+        patience.for_payment().ask(None, after(pause, None)).await;
+        patience.for_payment().ask(None, after(pause, None)).await;
         assert!(!patience.lasts());
+    }
+
+    #[tokio::test]
+    async fn one_silent_payment_uses_up_its_own_part_only() {
+        let patience = Patience::of_run(Duration::from_millis(400));
+        let mut silent = patience.for_payment();
+        silent.ask(None, after(Duration::from_millis(110), None)).await;
+        assert!(!silent.lasts() && patience.lasts());
+        let mut next = patience.for_payment();
+        assert!(next.lasts());
+        next.ask(None, async { Some(1) }).await;
+        assert!(next.lasts() && patience.lasts());
     }
 }

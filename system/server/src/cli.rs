@@ -543,7 +543,8 @@ pub(crate) struct BillArgs {
     /// Longest wait for one of its answers.
     #[arg(long, env = "FORECASTLE_PROVIDER_TIMEOUT_MS", default_value_t = 2_000)]
     pub(crate) provider_timeout_ms: u64,
-    /// How long it may go without a clear answer, over all that a run asks, before the run asks nothing more.
+    /// How long it may go without a clear answer, over all that a run asks, before the run asks nothing more; one
+    /// payment may take a quarter of it.
     #[arg(long, env = "FORECASTLE_PROVIDER_SILENCE_MS", default_value_t = 20_000, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) provider_silence_ms: u64,
     /// Bring the books to this time (RFC 3339), once. Exit code 5 if something is left to be done.
