@@ -88,7 +88,9 @@ async fn machines_find_the_document_the_keys_and_metrics_without_names() {
 
     let metrics = api.send(Method::GET, "/metrics", None, &[], None).await.expect(200).text;
     assert!(
-        metrics.contains("http_requests_total{route=\"/v1/scenarios/{id}\",method=\"GET\",status=\"200\"} 1"),
+        metrics.contains(
+            "http_requests_total{route=\"/v1/scenarios/{id}\",method=\"GET\",status=\"200\",outcome=\"answered\"} 1"
+        ),
         "{metrics}"
     );
     assert!(metrics.contains("forecastle_pool_connections_in_use"));
