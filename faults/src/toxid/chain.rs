@@ -198,6 +198,43 @@ mod tests {
         assert_eq!(chain.pop(now), Some(Item::End(End::Close)));
     }
 
+    /// Sizes and delays that a slicer and a jitter give this link's first chunk.
+    fn drawn(origin: LinkOrigin, names: [&str; 2]) -> (Vec<usize>, Duration) {
+        let now = Instant::now();
+        let slicer = toxic(1, Action::Slicer { average_bytes: 100, variation_bytes: 60, delay_us: 0 });
+        let slicer = ToxicConfig { name: names[0].into(), ..slicer };
+        let jitter =
+            ToxicConfig { name: names[1].into(), ..toxic(2, Action::Latency { latency_ms: 1_000, jitter_ms: 1_000 }) };
+        let mut chain = Chain::new(origin.clone(), &[slicer], now);
+        chain.push(Bytes::from(vec![0; 5_000]), now);
+        let mut sizes = Vec::new();
+        while let Some(Item::Data(bytes, _)) = chain.pop(now) {
+            sizes.push(bytes.len());
+        }
+        let mut chain = Chain::new(origin, &[jitter], now);
+        chain.push(Bytes::from_static(b"x"), now);
+        (sizes, chain.due().expect("held") - now)
+    }
+
+    #[test]
+    fn sizes_and_delays_repeat_for_the_same_link_and_differ_for_any_other() {
+        let names = ["slicer", "jitter"];
+        let (sizes, delay) = drawn(origin(3), names);
+        assert_eq!(drawn(origin(3), names), (sizes.clone(), delay));
+        assert_eq!(sizes.iter().sum::<usize>(), 5_000);
+        let others = [
+            (LinkOrigin { seed: 2, ..origin(3) }, names),
+            (LinkOrigin { proxy: "cache".into(), ..origin(3) }, names),
+            (origin(4), names),
+            (LinkOrigin { stream: Stream::Upstream, ..origin(3) }, names),
+            (origin(3), ["other", "jitter"]),
+        ];
+        for (origin, names) in others {
+            let other = drawn(origin.clone(), names);
+            assert!(other.0 != sizes && (other.1 != delay || names[0] == "other"), "{origin:?} {names:?}");
+        }
+    }
+
     #[test]
     fn draws_depend_on_the_connection_and_repeat_with_the_seed() {
         let pattern = |seed| {

@@ -2,6 +2,7 @@
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
+use axum::serve::ListenerExt;
 use tokio::{net::TcpListener, sync::Mutex, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
@@ -78,6 +79,10 @@ impl ToxidServer {
         let router = api::router(Arc::clone(&registry), options, metrics);
         let stopped = stop.clone().cancelled_owned();
         let api = tokio::spawn(async move {
+            // Answers are small and waited for.
+            let listener = listener.tap_io(|socket| {
+                let _ = socket.set_nodelay(true);
+            });
             let served = axum::serve(listener, router).with_graceful_shutdown(stopped).await;
             if let Err(error) = served {
                 tracing::error!(%error, "proxy API ended");

@@ -17,6 +17,9 @@ use super::{
 };
 
 const LATENCY_CHUNKS_MAX: usize = 1024;
+/// How late a slice may be for the next one to make up for it. Timers tick in milliseconds, so
+/// without it short delays would add up; with more, slices would come in bursts after a stall.
+const CATCH_UP_MAX: Duration = Duration::from_millis(2);
 /// The slicer takes no more data while this many slices wait.
 const SLICES_MAX: usize = 64;
 const BANDWIDTH_BYTES_MAX: usize = 64 * 1024;
@@ -179,7 +182,8 @@ impl Stage {
             | Action::LimitData { .. }
             | Action::Blackhole => {
                 if let Action::Slicer { delay_us, .. } = self.action {
-                    self.free_at = due + micros(delay_us);
+                    let delay = micros(delay_us);
+                    self.free_at = (due + delay).max(now + delay.saturating_sub(CATCH_UP_MAX));
                 }
                 let item = self.dequeue()?;
                 self.schedule_head(due, now);
@@ -460,6 +464,19 @@ mod tests {
         assert_eq!(stage.release(start + ms(10)), Some(data(10, start)));
         assert_eq!(stage.release(start + ms(14)), None);
         assert_eq!(stage.release(start + ms(15)), Some(Item::End(End::Eof)));
+    }
+
+    #[test]
+    fn slicer_makes_up_for_a_late_timer_but_not_for_a_stall() {
+        let start = Instant::now();
+        let mut stage = stage(Action::Slicer { average_bytes: 10, variation_bytes: 0, delay_us: 10_000 }, start);
+        assert_eq!(stage.accept(data(40, start), start), None);
+        assert_eq!(stage.release(start), Some(data(10, start)));
+        assert_eq!(stage.release(start + ms(11)), Some(data(10, start)));
+        assert_eq!(stage.due(), Some(start + ms(20)));
+        assert_eq!(stage.release(start + ms(500)), Some(data(10, start)));
+        assert_eq!(stage.release(start + ms(507)), None);
+        assert_eq!(stage.due(), Some(start + ms(508)));
     }
 
     #[test]

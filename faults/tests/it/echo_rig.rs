@@ -29,13 +29,30 @@ impl Rig {
     }
 
     pub async fn start_with(options: ToxidOptions) -> Self {
+        Self::start_before(options, echo_server().await).await
+    }
+
+    /// The server is the test itself.
+    pub async fn start_listening(options: ToxidOptions) -> (Self, TcpListener) {
+        let listener = TcpListener::bind(LOOPBACK).await.expect("bind");
+        let upstream = listener.local_addr().expect("address");
+        (Self::start_before(options, upstream).await, listener)
+    }
+
+    async fn start_before(options: ToxidOptions, upstream: SocketAddr) -> Self {
         let server = ToxidServer::start_with(options, LOOPBACK).await.expect("start");
         let client = ToxiClient::connect(server.api_addr()).await.expect("connect");
-        let spec =
-            ProxySpec { name: "echo".into(), listen: LOOPBACK.to_string(), upstream: echo_server().await.to_string() };
+        let spec = ProxySpec { name: "echo".into(), listen: LOOPBACK.to_string(), upstream: upstream.to_string() };
         let proxy = client.create_proxy(&spec).await.expect("create");
         let listen = proxy.listen.parse().expect("address");
         Self { server, client, listen }
+    }
+
+    /// Both ends of a new connection: the client's and the server's.
+    pub async fn pair(&self, listener: &TcpListener) -> (TcpStream, TcpStream) {
+        let client = self.connect().await;
+        let (server, _) = timeout(LIMIT, listener.accept()).await.expect("in time").expect("accept");
+        (client, server)
     }
 
     pub async fn connect(&self) -> TcpStream {

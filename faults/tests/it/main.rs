@@ -3,13 +3,16 @@
 mod api_cases_proxies;
 mod api_cases_toxics;
 mod echo_rig;
+mod official_server;
 mod pool_exhaustion;
 mod private_servers;
 mod process_kill;
+mod proxy_cases;
 mod proxy_program;
 mod redis_loss;
 mod toxi_client;
 mod toxic_effects;
+mod toxic_measures;
 mod toxid_api;
 mod toxid_inspector;
 mod toxid_program;

@@ -7,6 +7,7 @@ use std::{
     io::{BufRead, BufReader},
     net::{SocketAddr, TcpStream},
     process::{Child, Command, Stdio},
+    sync::Mutex,
     time::Duration,
 };
 
@@ -16,6 +17,7 @@ use serde_json::{Value, json};
 use crate::{private_servers::free_address, wait::wait_until};
 
 const START_MAX: Duration = Duration::from_secs(10);
+const END_MAX: Duration = Duration::from_secs(10);
 
 /// A running server; killed when dropped.
 pub struct Program {
@@ -83,16 +85,12 @@ impl Program {
 
     /// Waits for the program to end by itself; its exit code.
     pub async fn exit_code(mut self) -> Option<i32> {
-        let child = &mut self.child;
-        let mut status = None;
-        for _ in 0..1_000 {
-            status = child.try_wait().expect("ask for its status");
-            if status.is_some() {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        status.expect("it ends within 10 s").code()
+        let child = Mutex::new(&mut self.child);
+        let status = wait_until("the program has ended", END_MAX, || async {
+            child.lock().expect("lock").try_wait().expect("ask for its status")
+        })
+        .await;
+        status.code()
     }
 
     pub async fn get_as(&self, agent: &str, path: &str) -> reqwest::Response {

@@ -10,7 +10,7 @@ use std::{
 };
 
 use nogo_faults::{
-    Accepted, BoxFuture, Ending, Inspector, InspectorFactory, ProxySpec, Side, Stream, ToxiError, Toxic,
+    Accepted, BoxFuture, Ending, Inspector, InspectorFactory, ProxySpec, Side, Stream, ToxiError, Toxic, ToxidOptions,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, copy},
@@ -150,8 +150,7 @@ async fn half_closing_passes_through_an_inspector() {
 #[tokio::test]
 async fn a_reset_by_the_inspector_is_seen_by_both_peers() {
     let (rig, listener) = recording_rig().await;
-    let mut client = rig.connect().await;
-    let (mut server, _) = listener.accept().await.expect("accept");
+    let (mut client, mut server) = rig.pair(&listener).await;
     client.write_all(b"reset").await.expect("send");
     assert_eq!(next_read(&mut client).await, Err(ErrorKind::ConnectionReset));
     assert_eq!(next_read(&mut server).await, Err(ErrorKind::ConnectionReset));
@@ -161,8 +160,7 @@ async fn a_reset_by_the_inspector_is_seen_by_both_peers() {
 async fn a_close_by_the_inspector_delivers_what_it_wrote_and_then_ends_in_the_ordinary_way() {
     let (rig, listener) = recording_rig().await;
     rig.add(Stream::Upstream, Toxic::Latency { latency_ms: 100, jitter_ms: 0 }).await;
-    let mut client = rig.connect().await;
-    let (mut server, _) = listener.accept().await.expect("accept");
+    let (mut client, mut server) = rig.pair(&listener).await;
     client.write_all(b"close").await.expect("send");
     let mut heard = Vec::new();
     timeout(LIMIT, server.read_to_end(&mut heard)).await.expect("in time").expect("no reset");
@@ -174,8 +172,7 @@ async fn a_close_by_the_inspector_delivers_what_it_wrote_and_then_ends_in_the_or
 async fn what_a_toxic_lets_through_before_it_closes_reaches_the_client_through_the_inspector() {
     let (rig, listener) = recording_rig().await;
     rig.client.add_toxic("echo", Stream::Downstream, Toxic::LimitData { bytes: 100_000 }).await.expect("add");
-    let mut client = rig.connect().await;
-    let (mut server, _) = listener.accept().await.expect("accept");
+    let (mut client, mut server) = rig.pair(&listener).await;
     let sent = pattern(150_000);
     let sending = tokio::spawn({
         let sent = sent.clone();
@@ -202,8 +199,7 @@ async fn disabling_the_proxy_drops_its_inspectors() {
 
 /// A rig whose server is the test itself, inspected from the first connection on.
 async fn recording_rig() -> (Rig, TcpListener) {
-    let mut rig = Rig::start().await;
-    let listener = TcpListener::bind(LOOPBACK).await.expect("bind");
+    let (mut rig, listener) = Rig::start_listening(ToxidOptions::default()).await;
     rig.client.delete_proxy("echo").await.expect("delete");
     let spec = ProxySpec {
         name: "echo".into(),
