@@ -6,7 +6,6 @@
 
 pub mod books;
 pub mod customers;
-pub mod payment_provider;
 mod postgres;
 pub mod provider;
 mod redis;

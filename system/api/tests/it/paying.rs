@@ -8,7 +8,7 @@ use chrono::{DateTime, Utc};
 use forecastle_api::ApiConfig;
 use forecastle_billing::{BillingRun, BillingTerms, Provider, RunSummary, WebhookSecrets};
 use forecastle_store::{Db, DbOptions};
-use forecastle_testbed::payment_provider::{self, ProviderBook};
+use forecastle_testbed::provider::{self, Book};
 use reqwest::Method;
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
@@ -20,7 +20,7 @@ pub(crate) const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
 pub(crate) struct PayBed {
     pub(crate) api: Instance,
-    pub(crate) book: Arc<ProviderBook>,
+    pub(crate) book: Arc<Book>,
     pub(crate) provider: Provider,
     pub(crate) biller: Db,
     pub(crate) admin: PgConnection,
@@ -56,7 +56,7 @@ pub(crate) fn charge_event(kind: &str, charge: &Value) -> Value {
 impl PayBed {
     pub(crate) async fn start() -> Self {
         let servers = Servers::start().await;
-        let (url, book) = payment_provider::start().await;
+        let (url, book) = provider::start().await;
         let provider = Provider::new(&url, Duration::from_millis(1500)).unwrap();
         let mut config = config(&servers);
         config.provider = Some(provider.clone());
@@ -102,7 +102,7 @@ impl PayBed {
         let received = "SELECT coalesce(sum(debit_minor), 0)::bigint FROM app.ledger_entries WHERE account = 'cash'";
         assert_eq!(self.count(received).await, self.book.total_minor());
         let paid = "SELECT count(*) FROM app.payments WHERE state = 'succeeded'";
-        assert_eq!(self.count(paid).await, i64::try_from(self.book.count()).unwrap());
+        assert_eq!(self.count(paid).await, self.book.count());
     }
 }
 

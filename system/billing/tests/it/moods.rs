@@ -14,7 +14,7 @@ async fn a_lost_answer_is_resolved_by_asking_and_charges_once() {
     bed.book.answers_to_lose.store(1, Ordering::SeqCst);
     let summary = bed.bill("2026-01-01T02:00:00Z").await;
     assert_eq!(summary, RunSummary { drafted: 1, issued: 1, charged: 1, ..RunSummary::default() });
-    assert_eq!((bed.book.count(), bed.book.posts.load(Ordering::SeqCst)), (1, 1));
+    assert_eq!((bed.book.count(), bed.book.posts()), (1, 1));
     bed.assert_square().await;
 }
 
@@ -29,10 +29,10 @@ async fn an_answer_that_stays_lost_is_unknown_until_a_later_run_asks() {
     assert_eq!(bed.count("SELECT count(*) FROM app.payments WHERE state = 'unknown'").await, 1);
 
     bed.book.look_ups_to_lose.store(0, Ordering::SeqCst);
-    let posts = bed.book.posts.load(Ordering::SeqCst);
+    let posts = bed.book.posts();
     let summary = bed.bill("2026-01-01T02:00:00Z").await;
     assert_eq!(summary, RunSummary { charged: 1, ..RunSummary::default() });
-    assert_eq!((bed.book.count(), bed.book.posts.load(Ordering::SeqCst)), (1, posts));
+    assert_eq!((bed.book.count(), bed.book.posts()), (1, posts));
     bed.assert_square().await;
 }
 
@@ -67,7 +67,7 @@ async fn a_provider_that_fails_for_long_takes_nothing_and_is_asked_a_bounded_num
     bed.book.requests_to_refuse.store(1_000, Ordering::SeqCst);
     let summary = bed.bill("2026-01-01T02:00:00Z").await;
     assert_eq!((summary.unknown, summary.is_complete()), (1, false));
-    assert!(bed.book.posts.load(Ordering::SeqCst) <= 3);
+    assert!(bed.book.posts() <= 3);
     bed.book.requests_to_refuse.store(0, Ordering::SeqCst);
     assert_eq!(bed.bill("2026-01-01T02:00:00Z").await, RunSummary { charged: 1, ..RunSummary::default() });
     bed.assert_square().await;
@@ -143,7 +143,7 @@ async fn a_silent_provider_costs_a_run_its_patience_and_not_every_tenants() {
     let summary = bed.bill("2026-01-01T02:00:00Z").await;
     assert_eq!((summary.issued, summary.unknown, summary.incomplete), (12, 12, 0));
     // Four at once, 400 ms each: those under way when it ends are let go.
-    let posts = bed.book.posts.load(Ordering::SeqCst);
+    let posts = bed.book.posts();
     assert!((1..=8).contains(&posts), "{posts} requests");
     bed.book.answers_to_withhold.store(0, Ordering::SeqCst);
     bed.book.look_ups_to_lose.store(0, Ordering::SeqCst);

@@ -74,7 +74,7 @@ impl Bed {
     async fn progress(&mut self) -> i64 {
         let written = "SELECT (SELECT count(*) FROM app.invoices) + (SELECT count(*) FROM app.period_closings)
             + (SELECT count(*) FROM app.payments) + (SELECT count(*) FROM app.ledger_entries)";
-        customers::count(&mut self.admin, written).await + i64::from(self.book.posts.load(Ordering::SeqCst))
+        customers::count(&mut self.admin, written).await + i64::from(self.book.posts())
     }
 
     async fn connections(&mut self) -> i64 {
@@ -128,7 +128,7 @@ async fn two_processes_at_once_of_which_one_is_killed_make_one_set_of_books() {
     bed.book.answers_to_withhold.store(2, Ordering::SeqCst);
     let (mut killed, other) = (bed.start(), bed.start());
     let end = Instant::now() + LIMIT;
-    while bed.book.posts.load(Ordering::SeqCst) < 4 {
+    while bed.book.posts() < 4 {
         assert!(Instant::now() < end, "no charge within {LIMIT:?}");
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
