@@ -142,10 +142,13 @@ async fn spend(tx: &mut TenantTx, token: &MailToken, purpose: TokenPurpose) -> R
 pub async fn verify_email(tx: &mut TenantTx, token: &MailToken) -> Result<bool, StoreError> {
     let Some(user) = spend(tx, token, TokenPurpose::EmailVerification).await? else { return Ok(false) };
     let query = sqlx::query(
-        "UPDATE app.users SET email_verified_at = coalesce(email_verified_at, now())
-         WHERE tenant_id = $1 AND user_id = $2",
+        "UPDATE app.users SET email_verified_at = now()
+         WHERE tenant_id = $1 AND user_id = $2 AND email_verified_at IS NULL",
     );
-    tx.execute(query.bind(tx.tenant_id().as_uuid()).bind(user.as_uuid())).await?;
+    // Proved a second time, it is no news.
+    if tx.execute(query.bind(tx.tenant_id().as_uuid()).bind(user.as_uuid())).await? > 0 {
+        audit::record(tx, AuditEvent::of_user(AuditAction::EmailVerified, user).by(user)).await?;
+    }
     Ok(true)
 }
 

@@ -63,6 +63,13 @@ async fn a_sign_up_is_verified_by_the_token_that_was_mailed_once() {
     assert_eq!(api.get("/v1/me", token).await.json()["email_verified"], json!(true));
     assert_eq!(api.post("/v1/email-verification/confirm", body).await.code(), (401, "invalid_token".to_owned()));
     assert_eq!(api.post("/v1/email-verification/confirm", json!({})).await.code().0, 422);
+    assert_eq!(acts(&api, token).await, ["email.verified", "account.signed_up"]);
+}
+
+/// What the audit log remembers, the newest first.
+async fn acts(api: &Instance, token: &str) -> Vec<String> {
+    let log = api.get("/v1/audit-log", token).await.expect(200).json();
+    log["items"].as_array().expect("events").iter().map(|event| text(event, "action").to_owned()).collect()
 }
 
 #[tokio::test]
@@ -101,7 +108,9 @@ async fn a_reset_changes_the_password_once_and_ends_every_session_everywhere() {
     two.get("/v1/me", text(&stranger, "access_token")).await.expect(200);
     let credentials = |password: &str| json!({"email": "ada@example.com", "password": password});
     assert_eq!(one.post("/v1/login", credentials(PASSWORD)).await.code().0, 401);
-    one.post("/v1/login", credentials(NEW_PASSWORD)).await.expect(200);
+    let again = one.post("/v1/login", credentials(NEW_PASSWORD)).await.expect(200).json();
+    let acts = acts(&one, text(&again, "access_token")).await;
+    assert_eq!(acts.iter().filter(|act| *act == "password.reset").count(), 1, "{acts:?}");
     assert_eq!(one.post("/v1/password-reset/confirm", body).await.code().0, 401, "used");
 }
 
