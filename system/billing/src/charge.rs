@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use forecastle_domain::{BillingTerms, TenantId};
-use forecastle_store::payments::{self, Payment, PaymentState};
-use forecastle_store::{Db, StoreError, periods};
+use forecastle_store::payments::{self, Payment, PaymentState, Received};
+use forecastle_store::{Db, StoreError, TenantTx, periods};
 
 use crate::cached::Cached;
 use crate::patience::{Patience, PaymentPatience};
@@ -27,6 +27,8 @@ pub(crate) enum Collected {
     Charged,
     /// Paid, and another run recorded it.
     AlreadyRecorded,
+    /// The money is the customer's credit, and this run recorded it: the payment counts as declined.
+    Credited,
     /// Still not known.
     Unknown,
     /// The provider said no, and this run recorded it.
@@ -152,9 +154,10 @@ async fn record_once(
     let mut tx = db.tenant(tenant).begin().await?;
     periods::lock_tenant(&mut tx).await?;
     let outcome = match answer {
-        Answer::Charged(id) => match payments::record_success(&mut tx, payment, id).await? {
-            true => Collected::Charged,
-            false => Collected::AlreadyRecorded,
+        Answer::Charged(id) => match record_charged(&mut tx, payment, id).await? {
+            Received::Paid => Collected::Charged,
+            Received::Credited => Collected::Credited,
+            Received::Known => Collected::AlreadyRecorded,
         },
         Answer::Unknown => {
             payments::record_unknown(&mut tx, payment.payment_id).await?;
@@ -167,4 +170,17 @@ async fn record_once(
     };
     tx.commit().await?;
     Ok(outcome)
+}
+
+/// Records that the provider took the money, whoever heard of it.
+pub(crate) async fn record_charged(
+    tx: &mut TenantTx,
+    payment: &Payment,
+    charge_id: &str,
+) -> Result<Received, StoreError> {
+    let received = payments::record_success(tx, payment, charge_id).await?;
+    if received == Received::Credited {
+        tracing::error!("the provider took money for a charge that had been declined; credited");
+    }
+    Ok(received)
 }

@@ -76,7 +76,7 @@ pub async fn finish_pay(
         Collected::Charged => Ok(PayOutcome::Paid),
         Collected::Declined => Ok(PayOutcome::Declined),
         Collected::Unknown => Ok(PayOutcome::Unknown),
-        Collected::AlreadyRecorded => {
+        Collected::AlreadyRecorded | Collected::Credited => {
             let mut tx = db.tenant(tenant).begin().await?;
             let view = invoice_views::read(&mut tx, payment.invoice_id).await?;
             let is_paid = view.is_some_and(|view| view.head.state == "paid");

@@ -191,7 +191,7 @@ impl BillingRun {
             for payment in &step.to_collect {
                 match collect(&self.db, &self.provider, tenant, payment, &self.terms, cached, patience).await {
                     Ok(Collected::Charged) => summary.charged += 1,
-                    Ok(Collected::AlreadyRecorded) => {}
+                    Ok(Collected::AlreadyRecorded | Collected::Credited) => {}
                     Ok(Collected::Declined) => summary.failed += 1,
                     Ok(Collected::Unknown) => {
                         summary.unknown += 1;

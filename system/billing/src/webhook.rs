@@ -2,10 +2,11 @@
 //! is first writes, under the tenant's lock, and the others find it written.
 
 use forecastle_domain::BillingTerms;
-use forecastle_store::payments::{self, PaymentState};
+use forecastle_store::payments::{self, PaymentState, Received};
 use forecastle_store::webhooks::{self, ChargedPayment, EventRecord};
 use forecastle_store::{Db, StoreError, TenantTx, periods};
 
+use crate::charge::record_charged;
 use crate::webhook_event::{ChargeEvent, EventKind};
 
 /// What came of an event.
@@ -79,10 +80,8 @@ async fn apply(
     if event.amount_minor != payment.amount_minor || event.currency != payment.currency.as_str() || is_another {
         return Ok(EventOutcome::Mismatch);
     }
-    let was_declined = payment.state == PaymentState::Failed;
     let changed = match event.kind {
-        EventKind::Succeeded if was_declined => unexpected(tx, charged, &event.charge_id).await?,
-        EventKind::Succeeded => payments::record_success(tx, payment, &event.charge_id).await?,
+        EventKind::Succeeded => record_charged(tx, payment, &event.charge_id).await? != Received::Known,
         // Only what was asked and not answered: a decline is final for its key.
         EventKind::Failed if payment.state == PaymentState::Unknown => {
             payments::record_decline(tx, payment, terms).await?
@@ -93,25 +92,13 @@ async fn apply(
         }
         EventKind::Refunded => {
             // Out of order: the refund tells of the charge as well.
+            let is_news = record_charged(tx, payment, &event.charge_id).await? != Received::Known;
             let mut charged = charged.clone();
-            let paid = if was_declined {
-                unexpected(tx, &charged, &event.charge_id).await?
-            } else {
-                let paid = payments::record_success(tx, payment, &event.charge_id).await?;
+            if payment.state != PaymentState::Failed {
                 charged.payment.state = PaymentState::Succeeded;
-                paid
-            };
-            webhooks::record_refund(tx, &charged, event.refunded_minor).await? || paid
+            }
+            webhooks::record_refund(tx, &charged, event.refunded_minor).await? || is_news
         }
     };
     Ok(if changed { EventOutcome::Applied } else { EventOutcome::NothingNew })
-}
-
-/// The provider had declined, and took the money all the same: it is the customer's.
-async fn unexpected(tx: &mut TenantTx, charged: &ChargedPayment, charge_id: &str) -> Result<bool, StoreError> {
-    let is_new = webhooks::credit_unexpected(tx, &charged.payment, charge_id).await?;
-    if is_new {
-        tracing::error!("the provider took money for a charge that it had declined; credited");
-    }
-    Ok(is_new)
 }

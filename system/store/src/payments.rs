@@ -139,17 +139,27 @@ pub async fn open(tx: &mut TenantTx) -> Result<Vec<Payment>, StoreError> {
     rows.into_iter().map(Payment::try_from).collect()
 }
 
+/// What money that the provider took is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Received {
+    /// The payment's: it is recorded now.
+    Paid,
+    /// The customer's credit, recorded now: the payment counts as declined, and its invoice went on without it.
+    Credited,
+    /// Recorded before, as either.
+    Known,
+}
+
 /// The provider charged: payment, invoice and ledger move together, and a tenant that owes nothing overdue
-/// any more is past due no longer. `false` if another run had recorded it already; then nothing is written.
+/// any more is past due no longer. Whoever hears of the charge (the run, a request, an event) records it so.
 ///
 /// # Errors
-/// `Corrupt` if the invoice was not waiting for money, or the payment counts as declined; else as
-/// [`StoreError`] says.
+/// `Corrupt` if the invoice was not waiting for money; else as [`StoreError`] says.
 pub async fn record_success(
     tx: &mut TenantTx,
     payment: &Payment,
     provider_charge_id: &str,
-) -> Result<bool, StoreError> {
+) -> Result<Received, StoreError> {
     let query = sqlx::query(
         "UPDATE app.payments SET state = 'succeeded', provider_charge_id = $3, updated_at = now()
          WHERE tenant_id = $1 AND payment_id = $2 AND state IN ('intended', 'unknown')",
@@ -157,8 +167,9 @@ pub async fn record_success(
     let query = query.bind(tx.tenant_id().as_uuid()).bind(payment.payment_id.as_uuid()).bind(provider_charge_id);
     if tx.execute(query).await? == 0 {
         return match state(tx, payment.payment_id).await? {
-            PaymentState::Succeeded => Ok(false),
-            _ => Err(StoreError::Corrupt { what: "payments.state: charged after a decline" }),
+            PaymentState::Failed if credit_unexpected(tx, payment, provider_charge_id).await? => Ok(Received::Credited),
+            PaymentState::Failed | PaymentState::Succeeded => Ok(Received::Known),
+            PaymentState::Intended | PaymentState::Unknown => Err(StoreError::Corrupt { what: "payments.state" }),
         };
     }
     if !invoices::mark_paid(tx, payment.invoice_id).await? {
@@ -167,6 +178,29 @@ pub async fn record_success(
     ledger::post_payment_received(tx, payment.payment_id, payment.currency, payment.amount_minor).await?;
     dunning::clear_past_due(tx).await?;
     plan_upgrades::paid(tx, payment.invoice_id).await?;
+    Ok(Received::Paid)
+}
+
+/// The provider took money for a key that counts as declined: it becomes the customer's credit, once;
+/// `false` if it had. The charge is noted either way, for the refund that may follow.
+async fn credit_unexpected(tx: &mut TenantTx, payment: &Payment, charge_id: &str) -> Result<bool, StoreError> {
+    let tenant = tx.tenant_id().as_uuid();
+    let query = sqlx::query(
+        "UPDATE app.payments SET unexpected_charge_id = $3, updated_at = now()
+         WHERE tenant_id = $1 AND payment_id = $2 AND state = 'failed' AND unexpected_charge_id IS NULL",
+    );
+    tx.execute(query.bind(tenant).bind(payment.payment_id.as_uuid()).bind(charge_id)).await?;
+    let query = sqlx::query_scalar(
+        "SELECT EXISTS (SELECT 1 FROM app.ledger_entries
+                        WHERE tenant_id = $1 AND posting_kind = 'payment_unexpected' AND posting_ref = $2)",
+    );
+    if tx.scalar(query.bind(tenant).bind(payment.payment_id.as_uuid())).await? == Some(true) {
+        return Ok(false);
+    }
+    ledger::post_unexpected_payment(tx, payment.payment_id, payment.currency, payment.amount_minor).await?;
+    let query =
+        sqlx::query("UPDATE app.tenants SET credit_balance_minor = credit_balance_minor + $2 WHERE tenant_id = $1");
+    tx.execute(query.bind(tenant).bind(payment.amount_minor)).await?;
     Ok(true)
 }
 

@@ -149,29 +149,3 @@ pub async fn record_refund(
     ledger::post_payment_refunded(tx, charged.payment.currency, back_minor, from_credit_minor).await?;
     Ok(true)
 }
-
-/// The provider took money for a key that counts as declined: it becomes the customer's credit, once;
-/// `false` if it had. The charge is noted either way, for the refund that may follow.
-///
-/// # Errors
-/// As [`StoreError`] says.
-pub async fn credit_unexpected(tx: &mut TenantTx, payment: &Payment, charge_id: &str) -> Result<bool, StoreError> {
-    let tenant = tx.tenant_id().as_uuid();
-    let query = sqlx::query(
-        "UPDATE app.payments SET unexpected_charge_id = $3, updated_at = now()
-         WHERE tenant_id = $1 AND payment_id = $2 AND state = 'failed' AND unexpected_charge_id IS NULL",
-    );
-    tx.execute(query.bind(tenant).bind(payment.payment_id.as_uuid()).bind(charge_id)).await?;
-    let query = sqlx::query_scalar(
-        "SELECT EXISTS (SELECT 1 FROM app.ledger_entries
-                        WHERE tenant_id = $1 AND posting_kind = 'payment_unexpected' AND posting_ref = $2)",
-    );
-    if tx.scalar(query.bind(tenant).bind(payment.payment_id.as_uuid())).await? == Some(true) {
-        return Ok(false);
-    }
-    ledger::post_unexpected_payment(tx, payment.payment_id, payment.currency, payment.amount_minor).await?;
-    let query =
-        sqlx::query("UPDATE app.tenants SET credit_balance_minor = credit_balance_minor + $2 WHERE tenant_id = $1");
-    tx.execute(query.bind(tenant).bind(payment.amount_minor)).await?;
-    Ok(true)
-}

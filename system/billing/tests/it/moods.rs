@@ -3,7 +3,9 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use forecastle_billing::RunSummary;
+use forecastle_billing::webhook_event::{ChargeEvent, EventKind};
+use forecastle_billing::{BillingTerms, EventOutcome, RunSummary, take_in_event};
+use forecastle_store::{payments, periods};
 
 use crate::bed::bed;
 
@@ -149,4 +151,56 @@ async fn a_silent_provider_costs_a_run_its_patience_and_not_every_tenants() {
     bed.book.look_ups_to_lose.store(0, Ordering::SeqCst);
     assert_eq!(bed.bill("2026-01-01T02:00:00Z").await, RunSummary { charged: 12, ..RunSummary::default() });
     bed.assert_square().await;
+}
+
+#[tokio::test]
+async fn money_for_a_payment_that_counts_as_declined_is_credited_once_by_whoever_hears_of_it_first() {
+    for event_first in [false, true] {
+        let mut bed = bed().await;
+        let customer = bed.customer("PRO", "USD", "2026-01-01 00:00+00").await;
+        bed.book.hold_answers();
+        let run = bed.run.clone();
+        let running = tokio::spawn(async move { run.to("2026-01-01T02:00:00Z".parse().unwrap()).await });
+        bed.book.until_asked(1).await;
+        // Meanwhile somebody else is told no.
+        let terms = BillingTerms::default();
+        let mut tx = bed.tx(&customer).await;
+        periods::lock_tenant(&mut tx).await.unwrap();
+        let payment = payments::open(&mut tx).await.unwrap().remove(0);
+        assert!(payments::record_decline(&mut tx, &payment, &terms).await.unwrap());
+        tx.commit().await.unwrap();
+        let charge = bed.book.charges().remove(0);
+        let event = ChargeEvent {
+            event_id: "evt_1".to_owned(),
+            sent_at: "2026-01-01T02:00:00Z".parse().unwrap(),
+            kind: EventKind::Succeeded,
+            charge_id: charge["id"].as_str().unwrap().to_owned(),
+            amount_minor: payment.amount_minor,
+            currency: "USD".to_owned(),
+            key: payment.idempotency_key.clone(),
+            refunded_minor: 0,
+            tenant: customer.tenant.into(),
+            invoice: payment.invoice_id,
+        };
+        let db = bed.run.db.clone();
+        let told = async || take_in_event(&db, &event, &terms).await.unwrap();
+        if event_first {
+            assert_eq!(told().await, EventOutcome::Applied);
+        }
+        bed.book.release_answers();
+        let summary = running.await.unwrap().unwrap();
+        assert_eq!(
+            summary,
+            RunSummary { drafted: 1, issued: 1, ..RunSummary::default() },
+            "event first: {event_first}"
+        );
+        if !event_first {
+            assert_eq!(told().await, EventOutcome::NothingNew);
+        }
+        let credit = "SELECT credit_balance_minor FROM app.tenants";
+        assert_eq!(bed.count(credit).await, payment.amount_minor);
+        assert_eq!(bed.words("SELECT state FROM app.payments").await, ["failed"]);
+        assert_eq!(bed.bill("2026-01-01T02:00:00Z").await, RunSummary::default(), "the books fit");
+        bed.assert_square().await;
+    }
 }
