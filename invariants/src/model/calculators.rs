@@ -22,6 +22,8 @@ const DIGITS: u32 = 12;
 const LOG_DIGITS: u32 = 80;
 /// Fractional digits of any input.
 const INPUT_DIGITS: usize = 12;
+/// Periods of an annuity.
+const PERIODS_MAX: u64 = 1_200;
 
 /// What became of holding one answer against its input.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,7 +42,7 @@ pub struct CalculatorFinding {
 pub fn check_calculator(name: &str, input: &Value, answer: &Value) -> Result<CalculatorFinding, OracleError> {
     let input = Input(input);
     match name {
-        "npv" => exactly(answer, Some(npv(&input.number("rate")?, &input.list("flows")?))),
+        "npv" => exactly(answer, Some(npv(&input.rate("rate")?, &input.list("flows")?))),
         "pmt" => exactly(answer, Annuity::read(&input)?.payment(&input)?),
         "pv" => exactly(answer, Annuity::read(&input)?.present(&input)?),
         "fv" => exactly(answer, Some(Annuity::read(&input)?.future(&input)?)),
@@ -59,6 +61,15 @@ struct Input<'a>(&'a Value);
 impl Input<'_> {
     fn number(&self, name: &str) -> Result<Rational, OracleError> {
         self.optional(name)?.ok_or_else(|| OracleError::input(format!("/{name}"), "is missing"))
+    }
+
+    /// A rate above -1: money that grows by it stays above 0, so it can be divided by.
+    fn rate(&self, name: &str) -> Result<Rational, OracleError> {
+        let rate = self.number(name)?;
+        if rate <= -Rational::one() {
+            return Err(OracleError::input(format!("/{name}"), "is not above -1"));
+        }
+        Ok(rate)
     }
 
     fn optional(&self, name: &str) -> Result<Option<Rational>, OracleError> {
@@ -132,9 +143,15 @@ struct Annuity {
 impl Annuity {
     fn read(input: &Input<'_>) -> Result<Self, OracleError> {
         let a_year = input.optional("periods_per_year")?.unwrap_or_else(Rational::one);
+        if a_year < Rational::one() {
+            return Err(OracleError::input("/periods_per_year", "is not at least 1"));
+        }
         let periods = input.0["periods"].as_u64().unwrap_or_default();
+        if periods > PERIODS_MAX {
+            return Err(OracleError::input("/periods", "is too large"));
+        }
         Ok(Self {
-            rate: input.number("rate")? / a_year,
+            rate: input.rate("rate")? / a_year,
             periods: usize::try_from(periods).map_err(|_| OracleError::input("/periods", "is too large"))?,
             begins: input.0["when"] == "begin",
         })
@@ -266,7 +283,7 @@ fn atanh_twice(m: &Rational, one: &BigInt) -> BigInt {
 /// value lies within half a unit of v where the powers at both ends enclose that.
 fn mirr(input: &Input<'_>, answer: &Value) -> Result<CalculatorFinding, OracleError> {
     let flows = input.list("flows")?;
-    let (finance, reinvestment) = (input.number("finance_rate")?, input.number("reinvestment_rate")?);
+    let (finance, reinvestment) = (input.rate("finance_rate")?, input.rate("reinvestment_rate")?);
     let only = |keep: fn(&Rational) -> bool| -> Vec<Rational> {
         flows.iter().map(|flow| if keep(flow) { flow.clone() } else { Rational::zero() }).collect()
     };
@@ -448,6 +465,24 @@ mod tests {
                 assert!(!holds(name, &input, &json!({"value": moved})), "{name} {moved}");
             }
             assert!(!holds(name, &input, &json!({"value": null})), "{name} null");
+        }
+    }
+
+    #[test]
+    fn input_out_of_bounds_gives_no_opinion_and_no_panic() {
+        let flows = json!(["-1", "2"]);
+        for (name, input) in [
+            ("npv", json!({"rate": "-1", "flows": flows})),
+            ("pmt", json!({"rate": "0.1", "periods_per_year": 0, "periods": 3, "pv": "1"})),
+            ("pv", json!({"rate": "-1", "periods": 3, "pmt": "1"})),
+            ("fv", json!({"rate": "0.1", "periods": 1_000_000_000, "pmt": "1"})),
+            ("nper", json!({"rate": "-2", "pmt": "1", "pv": "1"})),
+            ("mirr", json!({"flows": flows, "finance_rate": "-1", "reinvestment_rate": "0"})),
+            ("amortisation", json!({"rate": "0.1", "periods": 0, "pv": "1"})),
+            ("irr", json!({"flows": [1, 2]})),
+            ("xirr", json!({"flows": flows})),
+        ] {
+            assert!(check_calculator(name, &input, &json!({"value": "1.000000000000"})).is_err(), "{name} {input}");
         }
     }
 
