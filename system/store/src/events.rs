@@ -111,11 +111,12 @@ pub async fn end(tx: &mut TenantTx) -> Result<EventPlace, StoreError> {
 /// As [`StoreError`] says.
 pub async fn after(tx: &mut TenantTx, place: EventPlace, limit: u32) -> Result<EventPage, StoreError> {
     let query = sqlx::query_as(
-        "SELECT xid::text, seq, forecast_id, state, percent, error_code, at,
-                xid < pg_snapshot_xmin(pg_current_snapshot()) AS is_settled
-         FROM app.forecast_events
-         WHERE tenant_id = $1 AND (xid, seq) > ($2::text::xid8, $3)
-         ORDER BY xid, seq LIMIT $4",
+        // Ordered by the column, named in full: a bare `xid` would mean the text that is returned, and '10' < '9'.
+        "SELECT e.xid::text, e.seq, e.forecast_id, e.state, e.percent, e.error_code, e.at,
+                e.xid < pg_snapshot_xmin(pg_current_snapshot()) AS is_settled
+         FROM app.forecast_events e
+         WHERE e.tenant_id = $1 AND (e.xid, e.seq) > ($2::text::xid8, $3)
+         ORDER BY e.xid, e.seq LIMIT $4",
     );
     let tenant = tx.tenant_id().as_uuid();
     let query = query.bind(tenant).bind(place.xid.to_string()).bind(place.seq).bind(i64::from(limit) + 1);

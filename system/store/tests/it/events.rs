@@ -93,6 +93,29 @@ async fn what_commits_late_is_not_passed_over() {
     assert_eq!(states(&page.events), [(first, "queued", None), (second, "queued", None)]);
 }
 
+#[tokio::test]
+async fn a_transaction_number_with_one_digit_more_comes_after() {
+    let mut bed = bed().await;
+    let ours = customers::sign_up(&mut bed.admin, "PRO", "USD", "2026-01-01").await;
+    let id = customers::queue_forecast(&mut bed.admin, &ours, &customers::scenario_input()).await;
+    for (xid, percent) in [(9_i32, 1_i16), (10, 2), (99, 3), (100, 4)] {
+        let event = sqlx::query(
+            "INSERT INTO app.forecast_events (tenant_id, xid, forecast_id, state, percent)
+             VALUES ($1, $2::text::xid8, $3, 'running', $4)",
+        );
+        let event = event.bind(ours.tenant).bind(xid.to_string()).bind(id).bind(percent);
+        event.execute(&mut bed.admin).await.unwrap();
+    }
+    let mut place = "1-0-0".parse().unwrap();
+    let mut told = Vec::new();
+    for _ in 0..4 {
+        let page = after(&bed.db, &ours, place, 1).await;
+        place = page.events[0].place;
+        told.extend(page.events[0].percent);
+    }
+    assert_eq!(told, [1, 2, 3, 4]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reader_beside_many_writers_misses_nothing_and_sees_nothing_twice() {
     let mut bed = bed().await;
