@@ -15,20 +15,11 @@ use uuid::Uuid;
 
 use crate::client_address::{client_address, limiter_address};
 use crate::error::{ApiError, Cause};
+use crate::openapi;
 use crate::product_events;
 use crate::rate_limit::Decisions;
 use crate::session_check::{self, Caller, forget_limit};
 use crate::state::AppState;
-
-/// Routes that may end sessions, or change what their users may do.
-const ENDS_SESSIONS: [&str; 6] = [
-    "/v1/logout",
-    "/v1/token/refresh",
-    "/v1/me/password",
-    "/v1/sessions/{id}",
-    "/v1/users/{id}",
-    "/v1/password-reset/confirm",
-];
 
 /// Where the request came from, as a limiter counts it.
 #[derive(Debug, Clone, Copy)]
@@ -123,8 +114,11 @@ pub(crate) fn panicked(_: Box<dyn std::any::Any + Send>) -> Response {
 /// Answers 503 to what takes too long. What ends sessions may rightly wait for caches to run out.
 pub(crate) async fn bound_time(State(state): State<AppState>, request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>().map_or("unmatched", MatchedPath::as_str);
-    let ends_sessions = request.method() != Method::GET && ENDS_SESSIONS.contains(&route);
-    let extra = if ends_sessions { forget_limit(state.config.session_cache) } else { Duration::ZERO };
+    let extra = if openapi::ends_sessions(request.method(), route) {
+        forget_limit(state.config.session_cache)
+    } else {
+        Duration::ZERO
+    };
     match tokio::time::timeout(state.config.request_timeout + extra, next.run(request)).await {
         Ok(response) => response,
         Err(_) => ApiError::unavailable().into_response(),

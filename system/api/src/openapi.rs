@@ -3,6 +3,9 @@
 //! What holds for a whole group is written into each of its operations here, from the same grouping
 //! that puts the layers around the routes: so the document cannot say that a protected route is open.
 
+use std::sync::LazyLock;
+
+use axum::http::Method;
 use forecastle_domain::{Right, Role};
 use utoipa::Modify;
 use utoipa::openapi::extensions::Extensions;
@@ -20,6 +23,43 @@ use crate::routes;
 const BEARER: &str = "bearer";
 /// Where a protected operation says which right it needs.
 const RIGHT: &str = "x-right";
+
+/// Where an operation's declaration says that it may end sessions or change what their users may do, and so that
+/// its answer may have to wait until no instance acts on the old state. It is no client's business, and two
+/// extensions would stand in the document in any order, so it does not show there.
+const ENDS_SESSIONS: &str = "x-ends-sessions";
+
+/// Whether the operation says so.
+pub(crate) fn ends_sessions(method: &Method, route: &str) -> bool {
+    static DECLARED: LazyLock<Vec<(String, Method)>> = LazyLock::new(declared);
+    DECLARED.iter().any(|(path, of)| of == method && path == route)
+}
+
+fn declared() -> Vec<(String, Method)> {
+    let open = [routes::public(), routes::credentials(), routes::signed()];
+    let groups = open.into_iter().chain(Right::ALL.iter().map(|right| routes::of_right(*right)));
+    groups.flat_map(|group| declared_in(&group.into_openapi())).collect()
+}
+
+fn declared_in(group: &OpenApi) -> Vec<(String, Method)> {
+    let mut found = Vec::new();
+    for (path, item) in &group.paths.paths {
+        let operations = [
+            (Method::GET, &item.get),
+            (Method::PUT, &item.put),
+            (Method::POST, &item.post),
+            (Method::DELETE, &item.delete),
+            (Method::PATCH, &item.patch),
+        ];
+        for (method, operation) in operations {
+            let extensions = operation.as_ref().and_then(|operation| operation.extensions.as_ref());
+            if extensions.is_some_and(|extensions| extensions.contains_key(ENDS_SESSIONS)) {
+                found.push((path.clone(), method));
+            }
+        }
+    }
+    found
+}
 
 /// The document as JSON.
 ///
@@ -76,6 +116,9 @@ impl Modify for Group {
 
 impl Group {
     fn describe(&self, operation: &mut Operation) {
+        if let Some(extensions) = &mut operation.extensions {
+            extensions.remove(ENDS_SESSIONS);
+        }
         let bearer = SecurityRequirement::new(BEARER, Vec::<String>::new());
         operation.security = Some(if self.right.is_some() { vec![bearer] } else { Vec::new() });
         let mut everywhere = vec![
@@ -296,6 +339,35 @@ mod tests {
         assert_eq!(schemas["Line"]["properties"]["unit_price_minor"]["type"], "integer");
         assert_eq!(schemas["ShortText"]["type"], "string");
         assert_eq!(schemas["FixedKind"]["enum"], serde_json::json!(["fixed"]));
+    }
+
+    #[test]
+    fn what_makes_instances_forget_sessions_declares_it() {
+        let mut declared: Vec<_> = declared().into_iter().map(|(path, method)| format!("{method} {path}")).collect();
+        declared.sort();
+        assert_eq!(
+            declared,
+            [
+                "DELETE /v1/sessions/{id}",
+                "DELETE /v1/users/{id}",
+                "PATCH /v1/users/{id}",
+                "POST /v1/logout",
+                "POST /v1/password-reset/confirm",
+                "POST /v1/token/refresh",
+                "PUT /v1/me/password",
+            ]
+        );
+        assert!(ends_sessions(&Method::POST, "/v1/logout") && !ends_sessions(&Method::GET, "/v1/users/{id}"));
+        // Whoever waits for the other instances does it by one of these; where one is called, an operation of the
+        // same file says so.
+        for file in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/src/routes")).unwrap() {
+            let path = file.unwrap().path();
+            let code = std::fs::read_to_string(&path).unwrap();
+            let waits = ["forget", "withhold", "commit_ending", "end"]
+                .iter()
+                .any(|name| code.contains(&format!("session_check::{name}(")));
+            assert_eq!(code.contains(ENDS_SESSIONS), waits, "{}", path.display());
+        }
     }
 
     #[test]

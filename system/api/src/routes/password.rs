@@ -32,7 +32,7 @@ pub(crate) struct PasswordChange {
 }
 
 /// Set another password. Limited as tightly as logging in; once it is answered, this is the user's only session.
-#[utoipa::path(put, path = "/v1/me/password", tag = "auth", request_body = PasswordChange, responses(
+#[utoipa::path(put, path = "/v1/me/password", tag = "auth", extensions(("x-ends-sessions" = json!(true))), request_body = PasswordChange, responses(
     (status = 204, description = "The new password holds."),
     (status = 400, body = Problem, content_type = "application/problem+json", description = "The body is not JSON."),
     (status = 403, body = Problem, content_type = "application/problem+json", description = "The old password is wrong (wrong_password)."),

@@ -65,7 +65,7 @@ pub(crate) async fn request(State(state): State<AppState>, JsonBody(body): JsonB
 
 /// Choose another password. A token counts once; every session of the user ends, and the answer comes
 /// once no instance lets one of them in any more.
-#[utoipa::path(post, path = "/v1/password-reset/confirm", tag = "auth", request_body = Reset, responses(
+#[utoipa::path(post, path = "/v1/password-reset/confirm", tag = "auth", extensions(("x-ends-sessions" = json!(true))), request_body = Reset, responses(
     (status = 204, description = "The password is changed."),
     (status = 400, body = Problem, content_type = "application/problem+json", description = "The body is not JSON."),
     (status = 401, body = Problem, content_type = "application/problem+json", description = "The token does not hold."),

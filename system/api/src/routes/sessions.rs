@@ -55,7 +55,7 @@ pub(crate) async fn list(State(state): State<AppState>, caller: Caller, page: Pa
 }
 
 /// End one of your sessions. The answer comes once no instance lets it in any more.
-#[utoipa::path(delete, path = "/v1/sessions/{id}", tag = "auth",
+#[utoipa::path(delete, path = "/v1/sessions/{id}", tag = "auth", extensions(("x-ends-sessions" = json!(true))),
     params(("id" = Uuid, Path, description = "The session.")),
     responses(
         (status = 204, description = "The session has ended, now or before."),

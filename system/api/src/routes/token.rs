@@ -26,7 +26,7 @@ pub(crate) struct Refresh {
 
 /// Exchange a refresh token. Within the grace an exchanged token answers with the same successor;
 /// later it ends the session.
-#[utoipa::path(post, path = "/v1/token/refresh", tag = "auth", request_body = Refresh, responses(
+#[utoipa::path(post, path = "/v1/token/refresh", tag = "auth", extensions(("x-ends-sessions" = json!(true))), request_body = Refresh, responses(
     (status = 200, body = Tokens),
     (status = 400, body = Problem, content_type = "application/problem+json", description = "The body is not JSON."),
     (status = 401, body = Problem, content_type = "application/problem+json", description = "The token does not hold."),

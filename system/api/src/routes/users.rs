@@ -197,7 +197,7 @@ fn accept(body: &[u8]) -> Result<Accepted, ApiError> {
 }
 
 /// Change a user's name or role. A new role holds on every instance once this is answered.
-#[utoipa::path(patch, path = "/v1/users/{id}", tag = "users", request_body = UserChange,
+#[utoipa::path(patch, path = "/v1/users/{id}", tag = "users", extensions(("x-ends-sessions" = json!(true))), request_body = UserChange,
     params(("id" = Uuid, Path, description = "The user.")),
     responses(
         (status = 200, body = User),
@@ -240,7 +240,7 @@ fn accept_change(body: &[u8]) -> Result<(Option<String>, Option<Role>), ApiError
 }
 
 /// Remove a user. Once this is answered no session of it is let in anywhere; what it made stays.
-#[utoipa::path(delete, path = "/v1/users/{id}", tag = "users",
+#[utoipa::path(delete, path = "/v1/users/{id}", tag = "users", extensions(("x-ends-sessions" = json!(true))),
     params(("id" = Uuid, Path, description = "The user.")),
     responses(
         (status = 204, description = "The user is gone."),
