@@ -11,6 +11,7 @@ pub mod network;
 pub mod open_faults;
 pub mod postgres;
 pub mod process;
+pub mod protocol;
 pub mod redis;
 pub mod schedule;
 pub mod toxid;
@@ -22,6 +23,11 @@ pub use network::{ProxySpec, ProxyView, Stream, ToxiClient, ToxiError, Toxic, To
 pub use open_faults::{FaultId, HealReport, OpenFaults};
 pub use postgres::{PoolExhaustion, PoolExhaustionConfig};
 pub use process::{MidJobProbe, ProcessControl, ProcessIdentity, ProcessKill, ProcessKillLimits};
+pub use protocol::{
+    Action, BookLimits, CommitPattern, Every, Follower, HttpPattern, NotInTime, Occurrence, Origin, Outcome, Passed,
+    Pattern, Place, Point, PostgresPattern, Protocol, RedisPattern, Release, Rule, RuleBook, RuleError, RuleRecord,
+    WireEvent, WireEventKind, WireFault,
+};
 pub use redis::{RedisLoss, RedisLossLimits, ServiceControl};
 pub use schedule::{Condition, DrawPlan, FaultChoice, ParamValue, Schedule, ScheduleError, Step};
 pub use toxid::{Accepted, Ending, Inspector, InspectorFactory, Side, ToxidHandle, ToxidOptions, ToxidServer};

@@ -17,3 +17,7 @@ mod toxid_api;
 mod toxid_inspector;
 mod toxid_program;
 mod wait;
+mod wire_http;
+mod wire_postgres;
+mod wire_redis;
+mod wire_rig;
