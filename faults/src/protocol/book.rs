@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU8, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -13,11 +13,13 @@ use tokio::sync::watch;
 use super::{
     compiled::CompiledPattern,
     follower::Follower,
+    grip::{Connection, Firing, Grip, GripState},
     observer::{Origin, Point, RuleRecord, WireEvent, WireEventKind},
     operation::{Operation, Outcome, Protocol},
+    points::PointList,
     redis::ScriptNames,
     relay::BookInspectors,
-    rule::{Action, Place, Rule, RuleError},
+    rule::{Rule, RuleError},
 };
 use crate::toxid::InspectorFactory;
 
@@ -83,15 +85,12 @@ struct Shared {
     progress: watch::Sender<u64>,
 }
 
-#[derive(Default)]
 struct State {
     rules: Vec<Entry>,
     grips: Vec<Arc<Grip>>,
     events: Vec<WireEvent>,
     events_lost: u64,
-    listing: bool,
-    listed: Vec<Listed>,
-    points_lost: u64,
+    points: PointList,
     connections: u64,
 }
 
@@ -106,71 +105,6 @@ impl Entry {
     }
 }
 
-/// A request on the list, whole, so that it can be counted against patterns that come up later.
-struct Listed {
-    at_ns: u64,
-    origin: Origin,
-    connection: u64,
-    operation: Operation,
-    outcome: Option<Outcome>,
-}
-
-/// What a rule does to one request.
-#[derive(Debug, Clone)]
-pub(super) struct Firing {
-    pub action: Action,
-    pub place: Place,
-    pub operation: String,
-    pub grip: Arc<Grip>,
-}
-
-/// A rule's hold on one request, until it is let go.
-#[derive(Debug)]
-pub(super) struct Grip {
-    rule: String,
-    state: AtomicU8,
-}
-
-/// What a grip says now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum GripState {
-    Holding,
-    Passed,
-    Cut,
-    /// The rule is gone: what was delayed goes on, what was held or dropped is cut.
-    Removed,
-}
-
-impl Grip {
-    pub(super) fn state(&self) -> GripState {
-        match self.state.load(Ordering::Acquire) {
-            0 => GripState::Holding,
-            1 => GripState::Passed,
-            2 => GripState::Cut,
-            _ => GripState::Removed,
-        }
-    }
-
-    /// The first word counts.
-    fn set(&self, state: GripState) {
-        let number = match state {
-            GripState::Holding => return,
-            GripState::Passed => 1,
-            GripState::Cut => 2,
-            GripState::Removed => 3,
-        };
-        // Failure means that it was let go before.
-        let _ = self.state.compare_exchange(0, number, Ordering::AcqRel, Ordering::Acquire);
-    }
-}
-
-/// Whose request, for the record.
-#[derive(Debug, Clone)]
-pub(super) struct Connection {
-    pub origin: Origin,
-    pub number: u64,
-}
-
 impl RuleBook {
     /// A book without rules. `epoch`: what its times count from.
     pub fn new(epoch: Instant, limits: BookLimits) -> Self {
@@ -178,7 +112,14 @@ impl RuleBook {
             shared: Arc::new(Shared {
                 epoch,
                 limits,
-                state: Mutex::default(),
+                state: Mutex::new(State {
+                    rules: Vec::new(),
+                    grips: Vec::new(),
+                    events: Vec::new(),
+                    events_lost: 0,
+                    points: PointList::new(limits.points_max),
+                    connections: 0,
+                }),
                 is_idle: AtomicBool::new(true),
                 scripts: ScriptNames::default(),
                 released: watch::Sender::new(0),
@@ -263,7 +204,7 @@ impl RuleBook {
     pub fn held(&self, name: &str) -> usize {
         let state = self.lock();
         // Where the request or its connection is gone, nobody else has the grip.
-        state.grips.iter().filter(|grip| grip.rule == name && Arc::strong_count(grip) > 1).count()
+        state.grips.iter().filter(|grip| grip.rule() == name && Arc::strong_count(grip) > 1).count()
     }
 
     /// Removes every rule.
@@ -278,7 +219,7 @@ impl RuleBook {
     /// Begins or ends the listing of points.
     pub fn set_listing(&self, on: bool) {
         let mut state = self.lock();
-        state.listing = on;
+        state.points.is_listing = on;
         self.settle_idle(&state);
     }
 
@@ -329,34 +270,7 @@ impl RuleBook {
 
     /// The points listed so far in order, and how many there was no room for.
     pub fn points(&self) -> (Vec<Point>, u64) {
-        let state = self.lock();
-        let mut points = Vec::with_capacity(state.listed.len());
-        let mut counted: Vec<(String, super::rule::Pattern, Vec<usize>)> = Vec::new();
-        for (at, listed) in state.listed.iter().enumerate() {
-            let pattern = listed.operation.pattern();
-            let role = &listed.origin.role;
-            let known = counted.iter().position(|(of, other, _)| of == role && *other == pattern);
-            let known = known.unwrap_or_else(|| {
-                let compiled = CompiledPattern::new(Some(role), &pattern);
-                let matches = state.listed.iter().enumerate();
-                let matches = matches.filter(|(_, one)| compiled.matches(&one.origin, &one.operation));
-                counted.push((role.clone(), pattern.clone(), matches.map(|(at, _)| at).collect()));
-                counted.len() - 1
-            });
-            // A rule counts every request that its pattern fits, so the point does as well.
-            let k = counted[known].2.partition_point(|match_at| *match_at <= at);
-            points.push(Point {
-                at_ns: listed.at_ns,
-                origin: listed.origin.clone(),
-                connection: listed.connection,
-                protocol: pattern.protocol(),
-                operation: listed.operation.label(),
-                pattern,
-                k: k as u64,
-                outcome: listed.outcome.clone(),
-            });
-        }
-        (points, state.points_lost)
+        self.lock().points.read()
     }
 
     /// Waits until the rule's record is as `reached` wants it.
@@ -408,28 +322,11 @@ impl RuleBook {
             return None;
         }
         let at_ns = self.now_ns();
-        let mut state = self.lock();
-        if !state.listing {
-            return None;
-        }
-        if state.listed.len() >= self.shared.limits.points_max {
-            state.points_lost += 1;
-            return None;
-        }
-        state.listed.push(Listed {
-            at_ns,
-            origin: connection.origin.clone(),
-            connection: connection.number,
-            operation: operation.clone(),
-            outcome: None,
-        });
-        Some(state.listed.len() - 1)
+        self.lock().points.push(at_ns, connection, operation)
     }
 
     pub(super) fn list_outcome(&self, at: usize, outcome: &Outcome) {
-        if let Some(listed) = self.lock().listed.get_mut(at) {
-            listed.outcome = Some(outcome.clone());
-        }
+        self.lock().points.set_outcome(at, outcome);
     }
 
     /// Asks every live rule; the first whose count is met acts.
@@ -462,7 +359,7 @@ impl RuleBook {
                 action: record.rule.action.clone(),
                 place: record.rule.place,
                 operation: operation.label(),
-                grip: Arc::new(Grip { rule: name, state: AtomicU8::new(0) }),
+                grip: Arc::new(Grip::new(name)),
             });
         }
         if told.is_empty() {
@@ -531,14 +428,14 @@ impl RuleBook {
     ) {
         let at_ns = self.now_ns();
         let mut state = self.lock();
-        if let Ok(entry) = find(&mut state, &firing.grip.rule) {
+        if let Ok(entry) = find(&mut state, firing.grip.rule()) {
             change(&mut entry.record, at_ns);
         }
         self.tell(
             &mut state,
             WireEvent {
                 at_ns,
-                rule: Some(firing.grip.rule.clone()),
+                rule: Some(firing.grip.rule().to_owned()),
                 origin: Some(connection.origin.clone()),
                 connection: Some(connection.number),
                 operation: Some(firing.operation.clone()),
@@ -562,14 +459,14 @@ impl RuleBook {
     }
 
     fn let_go(&self, state: &mut State, rule: &str, word: GripState) {
-        for grip in state.grips.iter().filter(|grip| grip.rule == rule) {
+        for grip in state.grips.iter().filter(|grip| grip.rule() == rule) {
             grip.set(word);
         }
         self.shared.released.send_modify(|version| *version += 1);
     }
 
     fn settle_idle(&self, state: &State) {
-        let is_idle = !state.listing && !state.rules.iter().any(Entry::is_live);
+        let is_idle = !state.points.is_listing && !state.rules.iter().any(Entry::is_live);
         self.shared.is_idle.store(is_idle, Ordering::Release);
     }
 

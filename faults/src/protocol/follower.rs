@@ -12,7 +12,8 @@ use bytes::BytesMut;
 use tokio::sync::watch;
 
 use super::{
-    book::{Connection, Firing, GripState, RuleBook},
+    book::RuleBook,
+    grip::{Connection, Firing, GripState},
     http::{HttpSession, error_answer},
     lane::{EndKind, Front, Gate, Lane, Out},
     operation::{Operation, Outcome, Protocol},

@@ -8,7 +8,7 @@ use std::{
 use bytes::BytesMut;
 
 use super::{
-    book::{Firing, GripState},
+    grip::{Firing, GripState},
     piece::RequestId,
 };
 

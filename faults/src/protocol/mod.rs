@@ -11,11 +11,13 @@ mod compiled;
 mod follower;
 #[cfg(test)]
 mod follower_cases;
+mod grip;
 mod http;
 mod lane;
 mod observer;
 mod operation;
 mod piece;
+mod points;
 mod postgres;
 mod redis;
 mod relay;

@@ -4,6 +4,7 @@
 mod conversations;
 mod fingerprint;
 mod frames;
+mod messages;
 mod session;
 mod sql;
 mod transaction;

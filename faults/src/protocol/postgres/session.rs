@@ -10,6 +10,10 @@ use bytes::BytesMut;
 use super::{
     fingerprint::{Fingerprint, Kind},
     frames::{Framer, Step},
+    messages::{
+        CANCEL_REQUEST, GSS_REQUEST, PROTOCOL_MAJOR, SSL_REQUEST, split_name, sqlstate, wanted_of_client,
+        wanted_of_server,
+    },
     transaction::{PostgresOperation, Transaction},
 };
 use crate::protocol::{
@@ -17,40 +21,10 @@ use crate::protocol::{
     piece::{Piece, Request, RequestId, Session, push_bytes},
 };
 
-/// How much of a query's text is read ahead, and so held back until it is known.
-const SQL_BYTES_MAX: usize = 64 * 1024;
-/// How much of a message with names is read ahead.
-const NAME_BYTES_MAX: usize = 512;
 /// Prepared statements and portals remembered, each.
 const NAMES_MAX: usize = 4_096;
 /// Messages the client may be owed an answer to.
 const EXPECTED_MAX: usize = 16_384;
-
-const SSL_REQUEST: u32 = 80_877_103;
-const GSS_REQUEST: u32 = 80_877_104;
-const CANCEL_REQUEST: u32 = 80_877_102;
-const PROTOCOL_MAJOR: u32 = 3;
-
-fn wanted_of_client(tag: u8) -> Option<usize> {
-    match tag {
-        // Before the login: the code alone.
-        0 => Some(4),
-        b'Q' | b'P' => Some(SQL_BYTES_MAX),
-        b'B' | b'E' | b'C' | b'D' => Some(NAME_BYTES_MAX),
-        b'F' | b'H' | b'S' | b'X' | b'c' | b'd' | b'f' | b'p' => Some(0),
-        _ => None,
-    }
-}
-
-fn wanted_of_server(tag: u8) -> Option<usize> {
-    match tag {
-        b'C' | b'E' => Some(NAME_BYTES_MAX),
-        b'Z' => Some(1),
-        b'1' | b'2' | b'3' | b'A' | b'D' | b'G' | b'H' | b'I' | b'K' | b'N' | b'R' | b'S' | b'T' | b'V' | b'W'
-        | b'c' | b'd' | b'n' | b's' | b't' | b'v' => Some(0),
-        _ => None,
-    }
-}
 
 /// An answer that the client is owed.
 #[derive(Debug)]
@@ -568,31 +542,10 @@ fn unknown() -> Fingerprint {
     Fingerprint::of_act("<unknown statement>")
 }
 
-/// Splits at the first zero byte; without one, the name is all there is.
-fn split_name(body: &[u8]) -> (&[u8], &[u8]) {
-    match body.iter().position(|byte| *byte == 0) {
-        Some(end) => (&body[..end], &body[end + 1..]),
-        None => (body, &[]),
-    }
-}
-
 /// Beyond the bound some name is forgotten, and executions of it are of an unknown statement.
 fn remember(names: &mut BTreeMap<Vec<u8>, Fingerprint>, name: &[u8], statement: Fingerprint) {
     if names.len() >= NAMES_MAX && !names.contains_key(name) {
         names.pop_first();
     }
     names.insert(name.to_vec(), statement);
-}
-
-/// The code field of an error message.
-fn sqlstate(body: &[u8]) -> String {
-    let mut rest = body;
-    while let Some((field, after)) = rest.split_first() {
-        let (value, next) = split_name(after);
-        if *field == b'C' {
-            return String::from_utf8_lossy(value).into_owned();
-        }
-        rest = next;
-    }
-    "unknown".into()
 }
