@@ -234,6 +234,9 @@ impl Follower {
     /// The server does not get the request, and the client gets an error.
     fn answer_in_its_place(&mut self, request: &Request, firing: Firing) {
         let id = request.id;
+        if let Some(at) = self.listed.remove(&id) {
+            self.book.list_outcome(at, &Outcome::NotRun);
+        }
         match &request.operation {
             Operation::Postgres(_) => {
                 self.up.gate = Gate::Lost(firing.clone());
@@ -329,7 +332,9 @@ impl Follower {
             self.book.list_outcome(at, outcome);
         }
         let Some(firing) = self.begun.remove(&id) else { return };
-        self.book.confirmed(&self.connection, &firing, outcome);
+        if firing.place == Place::BeforeClient {
+            self.book.confirmed(&self.connection, &firing, outcome);
+        }
         match firing.action {
             // Told when it goes on.
             Action::Late { .. } => {}

@@ -102,7 +102,7 @@ pub enum Outcome {
     },
     /// A COMMIT that the server answered with ROLLBACK, or an EXEC it answered with nothing.
     RolledBack,
-    /// Skipped by the server after an earlier error.
+    /// Skipped by the server after an earlier error, or answered in its place by a rule.
     NotRun,
     /// The connection ended before the answer did.
     Unanswered,
