@@ -7,6 +7,7 @@
 pub mod blast_radius;
 pub mod catalogue;
 pub mod fault;
+pub mod harm;
 pub mod network;
 pub mod open_faults;
 pub mod postgres;
@@ -14,12 +15,16 @@ pub mod process;
 pub mod protocol;
 pub mod redis;
 pub mod schedule;
+pub mod service;
 pub mod toxid;
 
 pub use blast_radius::{BlastRadius, Grant, OutsideRadius, Target};
 pub use catalogue::FaultRow;
 pub use fault::{BoxFuture, ControlError, Fault, FaultState, HealError, InstallError, Proof, ProofError, Tolerance};
+pub use harm::{Harm, Struck};
 pub use network::{ProxySpec, ProxyView, Stream, ToxiClient, ToxiError, Toxic, ToxicView};
+    LinkHarm, LinkShows, LinksHurt, ProxySpec, ProxyView, Stream, ToxiClient, ToxiError, Toxic, ToxicView,
+};
 pub use open_faults::{FaultId, HealReport, OpenFaults};
 pub use postgres::{PoolExhaustion, PoolExhaustionConfig};
 pub use process::{MidJobProbe, ProcessControl, ProcessIdentity, ProcessKill, ProcessKillLimits};
@@ -28,6 +33,7 @@ pub use protocol::{
     Pattern, Place, Point, PostgresPattern, Protocol, RedisPattern, Release, Rule, RuleBook, RuleError, RuleRecord,
     WireEvent, WireEventKind, WireFault,
 };
-pub use redis::{RedisLoss, RedisLossLimits, ServiceControl};
+pub use redis::{RedisLoss, RedisLossLimits};
 pub use schedule::{Condition, DrawPlan, FaultChoice, ParamValue, Schedule, ScheduleError, Step};
+pub use service::{FreezeLimits, Greeting, ServiceControl, ServiceFreeze, greet};
 pub use toxid::{Accepted, Ending, Inspector, InspectorFactory, Side, ToxidHandle, ToxidOptions, ToxidServer};

@@ -11,37 +11,12 @@ use tokio::net::TcpStream;
 
 use crate::{
     blast_radius::{Grant, Target},
-    fault::{BoxFuture, ControlError, Fault, HealError, InstallError, Proof, ProofError, Tolerance},
+    fault::{BoxFuture, Fault, HealError, InstallError, Proof, ProofError, Tolerance},
+    service::ServiceControl,
 };
 
 const CONNECT_MS_MAX: u64 = 1_000;
 const POLL_MS: u64 = 5;
-
-/// Who starts and ends one service of the run.
-pub trait ServiceControl: Send + Sync {
-    /// Name of the service within the run, such as `redis`.
-    fn name(&self) -> String;
-
-    /// Where its clients connect now, past any proxy; may change with a restart.
-    fn address(&self) -> SocketAddr;
-
-    /// What its clients authenticate with; none where it asks for nothing. Never part of a proof.
-    fn password(&self) -> Option<String> {
-        None
-    }
-
-    /// Ends it at once and without a farewell, as SIGKILL does.
-    fn kill(&self) -> BoxFuture<'_, Result<(), ControlError>>;
-
-    /// Starts it with no data from before. Returns without effect if it runs.
-    fn start_empty(&self) -> BoxFuture<'_, Result<(), ControlError>>;
-
-    /// Whether its process or container runs, as the operating system or engine sees it.
-    fn is_alive(&self) -> BoxFuture<'_, bool>;
-
-    /// What the engine can read about it right now (pid, container state), for the record.
-    fn probe(&self) -> BoxFuture<'_, Result<Value, ControlError>>;
-}
 
 /// Limits of each wait of [`RedisLoss`], milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,4 +2,4 @@
 
 mod loss;
 
-pub use loss::{RedisLoss, RedisLossLimits, ServiceControl};
+pub use loss::{RedisLoss, RedisLossLimits};
