@@ -22,7 +22,7 @@ pub use blast_radius::{BlastRadius, Grant, OutsideRadius, Target};
 pub use catalogue::FaultRow;
 pub use fault::{BoxFuture, ControlError, Fault, FaultState, HealError, InstallError, Proof, ProofError, Tolerance};
 pub use harm::{Harm, Struck};
-pub use network::{ProxySpec, ProxyView, Stream, ToxiClient, ToxiError, Toxic, ToxicView};
+pub use network::{
     LinkHarm, LinkShows, LinksHurt, ProxySpec, ProxyView, Stream, ToxiClient, ToxiError, Toxic, ToxicView,
 };
 pub use open_faults::{FaultId, HealReport, OpenFaults};

@@ -483,7 +483,7 @@ fn check_proxy(action: String, spec: &ProxySpec, view: ProxyView) -> Result<Prox
     }
 }
 
-fn is_missing(error: &ToxiError) -> bool {
+pub(super) fn is_missing(error: &ToxiError) -> bool {
     matches!(error, ToxiError::Refused { status: 404, .. })
 }
 
