@@ -26,7 +26,11 @@ pub use network::{
     LinkHarm, LinkShows, LinksHurt, ProxySpec, ProxyView, Stream, ToxiClient, ToxiError, Toxic, ToxicView,
 };
 pub use open_faults::{FaultId, HealReport, OpenFaults};
-pub use postgres::{PoolExhaustion, PoolExhaustionConfig};
+pub use postgres::{
+    Deadlocks, DeadlocksConfig, DiskFull, HeldTransaction, HeldTransactionConfig, PoolExhaustion, PoolExhaustionConfig,
+    PostgresCrash, PostgresCrashLimits, ReplayPause, SerializationConfig, SerializationFailures, SlowStatement,
+    SlowStatementConfig, VolumeControl, VolumeUsage,
+};
 pub use process::{MidJobProbe, ProcessControl, ProcessIdentity, ProcessKill, ProcessKillLimits};
 pub use protocol::{
     Action, BookLimits, CommitPattern, Every, Follower, HttpPattern, NotInTime, Occurrence, Origin, Outcome, Passed,

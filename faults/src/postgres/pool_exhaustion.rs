@@ -6,20 +6,22 @@
 //!
 //! Order: evict, lock, fill, and keep topping up whatever others give back.
 
-use std::{net::SocketAddr, net::ToSocketAddrs, str::FromStr, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
 use serde_json::json;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, postgres::PgConnectOptions};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use super::activity::{self, Activity};
+use super::{
+    activity::{self, Activity},
+    session::{CONNECT_MS_MAX, address_of, close, connect, options},
+};
 use crate::{
     blast_radius::{Grant, Target},
     fault::{BoxFuture, Fault, HealError, InstallError, Proof, ProofError, Tolerance},
 };
 
-const CONNECT_MS_MAX: u64 = 5_000;
 /// An authenticated connection costs both sides some milliseconds of work.
 const OPEN_AT_ONCE_MAX: usize = 8;
 const TOP_UP_EVERY_MS: u64 = 25;
@@ -413,32 +415,6 @@ async fn open_many(filler: &PgConnectOptions, room: i64, stop: &CancellationToke
     }
 }
 
-fn options(parameter: &'static str, dsn: &str) -> Result<PgConnectOptions, InstallError> {
-    PgConnectOptions::from_str(dsn).map_err(|_| InstallError::Parameter {
-        parameter,
-        // The parser's own words could repeat the password.
-        reason: "not a PostgreSQL URL".into(),
-    })
-}
-
-fn address_of(parameter: &'static str, options: &PgConnectOptions) -> Result<SocketAddr, InstallError> {
-    let host = options.get_host();
-    (host, options.get_port())
-        .to_socket_addrs()
-        .ok()
-        .and_then(|mut found| found.find(SocketAddr::is_ipv4).or_else(|| found.next()))
-        .ok_or_else(|| InstallError::Parameter { parameter, reason: format!("host {host} has no address") })
-}
-
-async fn connect(options: &PgConnectOptions) -> Result<PgConnection, String> {
-    let limit = Duration::from_millis(CONNECT_MS_MAX);
-    match tokio::time::timeout(limit, PgConnection::connect_with(options)).await {
-        Ok(Ok(connection)) => Ok(connection),
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err(format!("no answer within {CONNECT_MS_MAX} ms")),
-    }
-}
-
 /// The refusal an ordinary role gets for want of connections, or none if it could connect or
 /// failed for another reason.
 async fn refused(options: &PgConnectOptions) -> Option<String> {
@@ -453,13 +429,5 @@ async fn refused(options: &PgConnectOptions) -> Option<String> {
             Some(format!("{TOO_MANY_CONNECTIONS}: {}", error.message()))
         }
         Ok(Err(_)) | Err(_) => None,
-    }
-}
-
-/// Closes politely; a connection that cannot be told any more is dropped, which also ends it.
-async fn close(connection: PgConnection) {
-    let limit = Duration::from_millis(CONNECT_MS_MAX);
-    if let Ok(Err(error)) = tokio::time::timeout(limit, connection.close()).await {
-        tracing::debug!(%error, "connection was gone before it was closed");
     }
 }
