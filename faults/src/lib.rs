@@ -37,7 +37,7 @@ pub use protocol::{
     Pattern, Place, Point, PostgresPattern, Protocol, RedisPattern, Release, Rule, RuleBook, RuleError, RuleRecord,
     WireEvent, WireEventKind, WireFault,
 };
-pub use redis::{RedisLoss, RedisLossLimits};
+pub use redis::{RedisClientKill, RedisDemotion, RedisFlush, RedisLoss, RedisLossLimits, RedisMemoryFull, WhenFull};
 pub use schedule::{Condition, DrawPlan, FaultChoice, ParamValue, Schedule, ScheduleError, Step};
 pub use service::{FreezeLimits, Greeting, ServiceControl, ServiceFreeze, greet};
 pub use toxid::{Accepted, Ending, Inspector, InspectorFactory, Side, ToxidHandle, ToxidOptions, ToxidServer};
