@@ -32,9 +32,10 @@ pub async fn clean(cli: &Cli, dry_run: bool, keep_runs: Option<usize>) -> Result
         output::line(serde_json::json!({"swept": swept, "runs_removed": &runs[..surplus]}));
     } else {
         output::line(format!(
-            "removed {} containers, {} processes, {} folders of {} dead runs; {} stored runs",
+            "removed {} containers, {} processes, {} volumes, {} folders of {} dead runs; {} stored runs",
             swept.containers.len(),
             swept.processes.len(),
+            swept.volumes.len(),
             swept.directories.len(),
             swept.runs.len(),
             surplus

@@ -2,19 +2,23 @@
 //!
 //! Ports are pinned, so that a restart keeps them. Data lies in the container's layer and outlives
 //! a kill. testcontainers removes containers on drop and on Ctrl-C; SIGKILL of the owner leaves
-//! them to the sweep, which finds them by their labels.
+//! them to the sweep, which finds them by their labels. Data on a volume of a set size lie in memory, which a kill would
+//! lose: such a server is not killed.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
+use nogo_faults::VolumeUsage;
 use testcontainers::bollard::Docker;
 use testcontainers::bollard::errors::Error as DockerError;
+use testcontainers::bollard::exec::StartExecResults;
+use testcontainers::bollard::models::ExecConfig;
 use testcontainers::bollard::query_parameters::{KillContainerOptions, LogsOptions};
-use testcontainers::core::IntoContainerPort as _;
+use testcontainers::core::{IntoContainerPort as _, Mount};
 use testcontainers::runners::AsyncRunner as _;
 use testcontainers::{ContainerAsync, ContainerRequest, GenericImage, ImageExt as _};
 use tokio::sync::Mutex;
@@ -28,8 +32,13 @@ use super::process::{postgres_arguments, redis_settings};
 use super::registration::Registration;
 use super::replication::ReplicationSource;
 use super::servers::{POSTGRES_ADMIN, PostgresServer, RedisServer, random_password};
+use super::volume::BALLAST;
 
 const ENTRYPOINT: &str = include_str!("entrypoint.sh");
+/// Where the entry point puts the data.
+const DATA_FOLDER: &str = "/var/lib/nogo/data";
+/// Where PostgreSQL's log goes when the data lie on a volume of a set size.
+const WAL_FOLDER: &str = "/var/lib/nogo/wal";
 const POSTGRES_PORT: u16 = 5432;
 const REDIS_PORT: u16 = 6379;
 /// Time for the engine to report a killed container as ended.
@@ -93,9 +102,10 @@ impl DockerEngine {
         arguments.extend(["-c", "listen_addresses=*"].map(str::to_owned));
         arguments.extend(["-p".to_owned(), POSTGRES_PORT.to_string()]);
         arguments.extend(postgres_arguments(spec));
-        let copy = copy_of.map(|source| source.copy_arguments().join("\n"));
+        let data =
+            DataPlace { copy: copy_of.map(|source| source.copy_arguments().join("\n")), mib_max: spec.data_mib_max };
         let container =
-            self.start(&self.postgres, &spec.name, POSTGRES_PORT, password.clone(), arguments, copy).await?;
+            self.start(&self.postgres, &spec.name, POSTGRES_PORT, password.clone(), arguments, data).await?;
         PostgresServer::when_ready(Box::new(container), password).await
     }
 
@@ -106,7 +116,7 @@ impl DockerEngine {
         inner_port: u16,
         secret: String,
         arguments: Vec<String>,
-        copy: Option<String>,
+        data: DataPlace,
     ) -> Result<Container> {
         let mut attempt = 1;
         loop {
@@ -119,7 +129,7 @@ impl DockerEngine {
                 address: SocketAddr::new(self.connection.address, free_port()?),
                 secret: secret.clone(),
                 arguments: arguments.clone(),
-                copy: copy.clone(),
+                data: data.clone(),
                 current: Mutex::new(None),
             };
             match container.create().await {
@@ -138,6 +148,10 @@ impl Engine for DockerEngine {
 
     fn description(&self) -> String {
         self.description.clone()
+    }
+
+    fn can_size_volumes(&self) -> Result<()> {
+        Ok(())
     }
 
     fn start_postgres<'a>(&'a self, spec: &'a PostgresSpec) -> BoxFuture<'a, Result<PostgresServer>> {
@@ -164,7 +178,7 @@ impl Engine for DockerEngine {
             let arguments = ["redis", "--port", &port, "--bind", "0.0.0.0"].map(str::to_owned);
             let settings = redis_settings(spec, &password);
             let container = self
-                .start(&self.redis, &spec.name, REDIS_PORT, settings, arguments.to_vec(), None)
+                .start(&self.redis, &spec.name, REDIS_PORT, settings, arguments.to_vec(), DataPlace::default())
                 .await
                 .context("start redis container")?;
             RedisServer::when_ready(Box::new(container), password).await
@@ -177,6 +191,15 @@ fn port_was_taken(error: &anyhow::Error) -> bool {
     text.contains("port is already allocated") || text.contains("address already in use")
 }
 
+/// What a server's data begin as, and where they lie.
+#[derive(Debug, Clone, Default)]
+struct DataPlace {
+    /// Arguments of `pg_basebackup`, one a line, for a server that begins as a copy.
+    copy: Option<String>,
+    /// Size of the volume for the data, the log excepted, MiB; none is the container's layer.
+    mib_max: Option<u32>,
+}
+
 struct Container {
     connection: DockerConnection,
     run: Arc<Registration>,
@@ -186,8 +209,7 @@ struct Container {
     address: SocketAddr,
     secret: String,
     arguments: Vec<String>,
-    /// Arguments of `pg_basebackup`, one a line, for a server that begins as a copy.
-    copy: Option<String>,
+    data: DataPlace,
     current: Mutex<Option<ContainerAsync<GenericImage>>>,
 }
 
@@ -195,14 +217,15 @@ impl Container {
     fn request(&self) -> ContainerRequest<GenericImage> {
         let host_ip = self.address.ip().to_string();
         let script = ["-c", ENTRYPOINT, "nogo"].map(str::to_owned);
-        GenericImage::new(self.image.repository.clone(), self.image.tag.clone())
+        let request = GenericImage::new(self.image.repository.clone(), self.image.tag.clone())
             .with_entrypoint("sh")
             .with_cmd(script.into_iter().chain(self.arguments.iter().cloned()))
             .with_container_name(format!("nogo-{}-{}", self.run.run_id(), self.name))
             .with_labels(self.run.labels().iter().cloned())
             .with_env_var("NOGO_SECRET", self.secret.clone())
             .with_env_var("NOGO_ADMIN", POSTGRES_ADMIN)
-            .with_env_var("NOGO_COPY", self.copy.clone().unwrap_or_default())
+            .with_env_var("NOGO_COPY", self.data.copy.clone().unwrap_or_default())
+            .with_env_var("NOGO_WAL", if self.data.mib_max.is_some() { WAL_FOLDER } else { "" })
             .with_mapped_port(self.address.port(), self.inner_port.tcp())
             .with_shm_size(SHARED_MEMORY_BYTES)
             .with_host_config_modifier(move |host| {
@@ -213,7 +236,11 @@ impl Container {
                         binding.host_ip = local.then(|| host_ip.clone());
                     }
                 }
-            })
+            });
+        match self.data.mib_max {
+            Some(mib) => request.with_mount(Mount::tmpfs_mount(DATA_FOLDER).with_size_bytes(i64::from(mib) << 20)),
+            None => request,
+        }
     }
 
     async fn create(&self) -> Result<()> {
@@ -228,6 +255,32 @@ impl Container {
 
     fn docker(&self) -> &Docker {
         &self.connection.docker
+    }
+
+    /// What a command in the container says; an error where it fails.
+    async fn run_inside(&self, script: String) -> Result<String> {
+        let id = self.id().await.with_context(|| format!("{} was removed", self.name))?;
+        let config = ExecConfig {
+            cmd: Some(vec!["sh".to_owned(), "-c".to_owned(), script]),
+            attach_stdout: Some(true),
+            attach_stderr: Some(true),
+            ..Default::default()
+        };
+        let exec = self.docker().create_exec(&id, config).await?.id;
+        let mut said = String::new();
+        if let StartExecResults::Attached { mut output, .. } = self.docker().start_exec(&exec, None).await? {
+            while let Some(line) = output.next().await {
+                said.push_str(&line?.to_string());
+            }
+        }
+        match self.docker().inspect_exec(&exec).await?.exit_code {
+            Some(0) => Ok(said),
+            code => bail!("exit code {code:?}: {}", said.trim()),
+        }
+    }
+
+    fn has_volume(&self) -> Result<()> {
+        self.data.mib_max.map(drop).with_context(|| format!("{} has no volume of a set size", self.name))
     }
 
     async fn runs(&self) -> Result<bool> {
@@ -260,6 +313,9 @@ impl ServerProcess for Container {
             let Some(id) = self.id().await else {
                 return Ok(());
             };
+            if self.data.mib_max.is_some() {
+                bail!("{} has its data on a volume in memory, which would not outlive a kill", self.name);
+            }
             // The first process of the container; the kernel kills the rest of its namespace.
             let options = KillContainerOptions { signal: "KILL".to_owned() };
             match self.docker().kill_container(&id, Some(options)).await {
@@ -285,15 +341,77 @@ impl ServerProcess for Container {
                 self.remove().await?;
                 return self.create().await;
             }
+            if self.data.mib_max.is_some() {
+                bail!("{} has lost the volume in memory that its data were on", self.name);
+            }
             match self.current.lock().await.as_ref() {
                 Some(container) => Ok(container.start().await?),
-                None => anyhow::bail!("{} was removed", self.name),
+                None => bail!("{} was removed", self.name),
             }
         })
     }
 
     fn is_alive(&self) -> BoxFuture<'_, Result<bool>> {
         Box::pin(self.runs())
+    }
+
+    fn freeze(&self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move {
+            let id = self.id().await.with_context(|| format!("{} was removed", self.name))?;
+            match self.docker().pause_container(&id).await {
+                // It is paused already.
+                Err(DockerError::DockerResponseServerError { status_code: 409, .. }) if self.is_frozen().await? => {
+                    Ok(())
+                }
+                outcome => Ok(outcome?),
+            }
+        })
+    }
+
+    fn thaw(&self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move {
+            let id = self.id().await.with_context(|| format!("{} was removed", self.name))?;
+            if !self.is_frozen().await? {
+                return Ok(());
+            }
+            Ok(self.docker().unpause_container(&id).await?)
+        })
+    }
+
+    fn is_frozen(&self) -> BoxFuture<'_, Result<bool>> {
+        Box::pin(async move {
+            let id = self.id().await.with_context(|| format!("{} was removed", self.name))?;
+            let found = self.docker().inspect_container(&id, None).await?;
+            Ok(found.state.and_then(|state| state.paused).unwrap_or(false))
+        })
+    }
+
+    fn volume_usage(&self) -> BoxFuture<'_, Result<VolumeUsage>> {
+        Box::pin(async move {
+            self.has_volume()?;
+            let said = self.run_inside(format!("stat -f -c '%S %b %a' {DATA_FOLDER}")).await?;
+            let numbers: Vec<u64> = said.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+            match numbers[..] {
+                [block, all, free] => Ok(VolumeUsage { size: block * all, free: block * free }),
+                _ => bail!("stat said {said:?}"),
+            }
+        })
+    }
+
+    fn fill_volume(&self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move {
+            self.has_volume()?;
+            // cat ends by the error that there is no room, which is what was wanted.
+            let script = format!("cat /dev/zero >{DATA_FOLDER}/{BALLAST} 2>/dev/null; test -s {DATA_FOLDER}/{BALLAST}");
+            self.run_inside(script).await.map(drop)
+        })
+    }
+
+    fn release_volume(&self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move {
+            self.has_volume()?;
+            self.run_inside(format!("rm -f {DATA_FOLDER}/{BALLAST}")).await.map(drop)
+        })
     }
 
     fn remove(&self) -> BoxFuture<'_, Result<()>> {

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 
 use anyhow::Result;
 use futures_util::future::BoxFuture;
+use nogo_faults::VolumeUsage;
 use serde::{Deserialize, Serialize};
 
 use super::servers::{PostgresServer, RedisServer};
@@ -42,11 +43,19 @@ pub struct PostgresSpec {
     pub shared_buffers_mib: u32,
     /// Further settings, as `name=value` for the command line.
     pub settings: Vec<String>,
+    /// Size of the volume that the data lie on, the log excepted, MiB; none is the host's disk.
+    pub data_mib_max: Option<u32>,
 }
 
 impl Default for PostgresSpec {
     fn default() -> Self {
-        Self { name: "postgres".to_owned(), max_connections: 100, shared_buffers_mib: 128, settings: Vec::new() }
+        Self {
+            name: "postgres".to_owned(),
+            max_connections: 100,
+            shared_buffers_mib: 128,
+            settings: Vec::new(),
+            data_mib_max: None,
+        }
     }
 }
 
@@ -55,7 +64,7 @@ impl PostgresSpec {
     /// many of a standby as its primary has.
     #[must_use]
     pub fn replica(name: &str, max_connections: u32) -> Self {
-        Self { name: name.to_owned(), max_connections, shared_buffers_mib: 32, settings: Vec::new() }
+        Self { name: name.to_owned(), max_connections, shared_buffers_mib: 32, ..Self::default() }
     }
 }
 
@@ -99,6 +108,18 @@ pub trait ServerProcess: Send + Sync {
     fn start(&self, empty: bool) -> BoxFuture<'_, Result<()>>;
     /// Whether its main process runs.
     fn is_alive(&self) -> BoxFuture<'_, Result<bool>>;
+    /// Stops all of it where it stands; returns when nothing of it goes on. May be called again.
+    fn freeze(&self) -> BoxFuture<'_, Result<()>>;
+    /// Lets all of it go on. Without effect on what goes on.
+    fn thaw(&self) -> BoxFuture<'_, Result<()>>;
+    /// Whether all of it stands still.
+    fn is_frozen(&self) -> BoxFuture<'_, Result<bool>>;
+    /// Size and room of the volume of a set size that its data lie on; an error where they lie on none.
+    fn volume_usage(&self) -> BoxFuture<'_, Result<VolumeUsage>>;
+    /// Fills that volume to the last byte.
+    fn fill_volume(&self) -> BoxFuture<'_, Result<()>>;
+    /// Gives back what filled it. Without effect if nothing does.
+    fn release_volume(&self) -> BoxFuture<'_, Result<()>>;
     /// Ends it and removes all it had, data included. May be called again.
     fn remove(&self) -> BoxFuture<'_, Result<()>>;
     /// The last lines of its log, for error messages.
@@ -113,6 +134,11 @@ pub trait Engine: Send + Sync {
     fn kind(&self) -> EngineKind;
     /// The engine itself in one line for the manifest, such as `docker 20.10.24`.
     fn description(&self) -> String;
+    /// Whether it can put a server's data on a volume of a set size.
+    ///
+    /// # Errors
+    /// Why not, with the fix.
+    fn can_size_volumes(&self) -> Result<()>;
     /// Starts a PostgreSQL server and waits until it answers a query.
     ///
     /// # Errors

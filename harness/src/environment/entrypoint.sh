@@ -1,6 +1,7 @@
 # Starts one server in a container; given to `sh -c` with the program's name and its arguments.
 # For the official images and for those of ci/images alike: finds the binaries, drops root.
 # NOGO_SECRET: PostgreSQL's superuser password, or the whole of redis.conf.
+# NOGO_WAL: where PostgreSQL's log goes, apart from the data; else empty.
 # NOGO_COPY: arguments of pg_basebackup, one a line, for a server that begins as a copy; else empty.
 set -eu
 program=$1
@@ -52,12 +53,16 @@ postgres)
                 as_user postgres "$bin/pg_basebackup" $NOGO_COPY -D "$data"
             )
         else
+            if [ -n "${NOGO_WAL:-}" ]; then
+                mkdir -p "$NOGO_WAL"
+                chown postgres "$NOGO_WAL"
+            fi
             (as_user postgres "$bin/initdb" --auth=scram-sha-256 --encoding=UTF8 --locale=C --no-sync \
-                --username="$NOGO_ADMIN" --pwfile="$secret" -D "$data" >/dev/null)
+                --username="$NOGO_ADMIN" --pwfile="$secret" ${NOGO_WAL:+--waldir="$NOGO_WAL"} -D "$data" >/dev/null)
             printf 'host %s all all scram-sha-256\n' all replication >>"$data/pg_hba.conf"
         fi
     fi
-    unset NOGO_SECRET NOGO_COPY
+    unset NOGO_SECRET NOGO_COPY NOGO_WAL
     cd "$data"
     as_user postgres "$bin/postgres" -D "$data" "$@"
     ;;

@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result, bail};
 use futures_util::future::BoxFuture;
+use nogo_faults::VolumeUsage;
 use nogo_faults::process::ProcessIdentity;
 
 use super::binaries::Unprivileged;
@@ -20,10 +21,11 @@ use super::engine::ServerProcess;
 use super::file_digest::sha256_of_file;
 use super::free_port::free_port;
 use super::log_tail::log_tail;
-use super::process_tree::{kill_tree, working_below};
+use super::process_tree::{continue_below, kill_tree, stands_still_below, stop_below, working_below};
 use super::registration::Registration;
 use super::replication::ReplicationSource;
 use super::servers::POSTGRES_ADMIN;
+use super::volume;
 
 /// What a host server runs.
 pub enum HostProgram {
@@ -37,6 +39,8 @@ pub enum HostProgram {
         copy_of: Option<ReplicationSource>,
         /// Settings after the data directory, port and address.
         arguments: Vec<String>,
+        /// Size of the volume for the data, the log excepted, MiB; none is the host's disk.
+        data_mib_max: Option<u32>,
     },
     /// `redis-server`.
     Redis {
@@ -122,6 +126,30 @@ impl ServerProcess for HostServer {
         self.blocking(Inner::is_alive)
     }
 
+    fn freeze(&self) -> BoxFuture<'_, Result<()>> {
+        self.blocking(|inner| stop_below(&inner.folder, Some(inner.identity()?)))
+    }
+
+    fn thaw(&self) -> BoxFuture<'_, Result<()>> {
+        self.blocking(|inner| continue_below(&inner.folder, inner.identity().ok()))
+    }
+
+    fn is_frozen(&self) -> BoxFuture<'_, Result<bool>> {
+        self.blocking(|inner| Ok(stands_still_below(&inner.folder)))
+    }
+
+    fn volume_usage(&self) -> BoxFuture<'_, Result<VolumeUsage>> {
+        self.blocking(|inner| volume::usage(&inner.volume()?))
+    }
+
+    fn fill_volume(&self) -> BoxFuture<'_, Result<()>> {
+        self.blocking(|inner| volume::fill(&inner.volume()?))
+    }
+
+    fn release_volume(&self) -> BoxFuture<'_, Result<()>> {
+        self.blocking(|inner| volume::release(&inner.volume()?))
+    }
+
     fn remove(&self) -> BoxFuture<'_, Result<()>> {
         self.blocking(Inner::remove)
     }
@@ -151,11 +179,36 @@ impl HostProgram {
             Self::Redis { redis } => redis,
         }
     }
+
+    fn data_mib_max(&self) -> Option<u32> {
+        match self {
+            Self::Postgres { data_mib_max, .. } => *data_mib_max,
+            Self::Redis { .. } => None,
+        }
+    }
 }
 
 impl Inner {
     fn data(&self) -> PathBuf {
         self.folder.join("data")
+    }
+
+    /// The log's folder where the data lie on a volume of their own: a full volume then ends no server.
+    fn wal(&self) -> PathBuf {
+        self.folder.join("wal")
+    }
+
+    fn volume(&self) -> Result<PathBuf> {
+        match self.program.data_mib_max() {
+            Some(_) => Ok(self.data()),
+            None => bail!("{} has no volume of a set size", self.name),
+        }
+    }
+
+    fn identity(&self) -> Result<ProcessIdentity> {
+        let pid = self.child().as_ref().map(Child::id);
+        let identity = pid.and_then(|pid| ProcessIdentity::of_pid(pid).ok());
+        identity.with_context(|| format!("{} does not run", self.name))
     }
 
     fn log(&self) -> PathBuf {
@@ -175,11 +228,21 @@ impl Inner {
             bail!("{} already runs", self.name);
         }
         let data = self.data();
-        if empty && data.exists() {
-            fs::remove_dir_all(&data).with_context(|| format!("remove {}", data.display()))?;
+        if empty {
+            volume::unmount_below(&self.folder)?;
+            for folder in [&data, &self.wal()] {
+                if folder.exists() {
+                    fs::remove_dir_all(folder).with_context(|| format!("remove {}", folder.display()))?;
+                }
+            }
         }
         if !data.exists() {
             fs::create_dir(&data).with_context(|| format!("create {}", data.display()))?;
+            if let Some(mib) = self.program.data_mib_max() {
+                volume::mount(&data, mib)?;
+                fs::create_dir(self.wal()).with_context(|| format!("create {}", self.wal().display()))?;
+                self.give(&self.wal(), 0o700)?;
+            }
             self.give(&data, 0o700)?;
             self.initialise(&data)?;
         }
@@ -222,6 +285,9 @@ impl Inner {
                 .arg(format!("--username={POSTGRES_ADMIN}"))
                 .arg(format!("--pwfile={}", self.secret_file().display())),
         };
+        if self.program.data_mib_max().is_some() {
+            command.arg(format!("--waldir={}", self.wal().display()));
+        }
         let output = command.arg("-D").arg(data).output().with_context(|| format!("run {}", program.display()))?;
         if !output.status.success() {
             let said = String::from_utf8_lossy(&output.stderr);
@@ -279,6 +345,7 @@ impl Inner {
 
     fn remove(&self) -> Result<()> {
         self.kill()?;
+        volume::unmount_below(&self.folder)?;
         match fs::remove_dir_all(&self.folder) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 Err(error).with_context(|| format!("remove {}", self.folder.display()))

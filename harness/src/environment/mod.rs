@@ -24,3 +24,4 @@ pub mod sweep;
 pub mod system_binary;
 pub mod system_process;
 pub mod topology;
+pub mod volume;

@@ -13,6 +13,7 @@ use super::host_server::{HostProgram, HostServer};
 use super::registration::Registration;
 use super::replication::ReplicationSource;
 use super::servers::{PostgresServer, RedisServer, random_password};
+use super::volume::may_mount;
 
 /// Log that a server keeps for its replicas, whatever their slots say: far more than starting up writes.
 const WAL_KEEP_MIB: u32 = 256;
@@ -46,6 +47,7 @@ impl ProcessEngine {
             postgres: self.binaries.postgres_folder.join("postgres"),
             arguments: postgres_arguments(spec),
             copy_of,
+            data_mib_max: spec.data_mib_max,
         };
         let server = HostServer::prepare(&self.run, &spec.name, program, &password, self.user)?;
         server.start(true).await?;
@@ -63,6 +65,10 @@ impl Engine for ProcessEngine {
             Some(user) => format!("host binaries as uid {}", user.uid),
             None => "host binaries as the calling user".to_owned(),
         }
+    }
+
+    fn can_size_volumes(&self) -> Result<()> {
+        may_mount()
     }
 
     fn start_postgres<'a>(&'a self, spec: &'a PostgresSpec) -> BoxFuture<'a, Result<PostgresServer>> {

@@ -61,6 +61,58 @@ pub fn kill_tree(leader: ProcessIdentity, folder: Option<&Path>) -> Result<()> {
     }
 }
 
+/// Stops every process that works below `folder`, `leader` first, so that it starts no further one; waits until nothing
+/// goes on. Blocks.
+///
+/// # Errors
+/// If some of them go on past the limit of ten seconds.
+pub fn stop_below(folder: &Path, leader: Option<ProcessIdentity>) -> Result<()> {
+    signal_below(folder, leader, Signal::STOP, true)
+}
+
+/// Lets every process that works below `folder` go on, `leader` last; waits until none stands still. Blocks.
+///
+/// # Errors
+/// If some of them stand still past the limit of ten seconds.
+pub fn continue_below(folder: &Path, leader: Option<ProcessIdentity>) -> Result<()> {
+    signal_below(folder, leader, Signal::CONT, false)
+}
+
+/// Whether processes work below `folder` and all of them stand still.
+#[must_use]
+pub fn stands_still_below(folder: &Path) -> bool {
+    let found = working_below(folder);
+    !found.is_empty() && found.into_iter().all(is_stopped)
+}
+
+fn signal_below(folder: &Path, leader: Option<ProcessIdentity>, kind: Signal, stopped: bool) -> Result<()> {
+    let deadline = Instant::now() + GONE_LIMIT;
+    loop {
+        let mut others: Vec<_> = working_below(folder).into_iter().filter(|found| Some(*found) != leader).collect();
+        let at = if stopped { 0 } else { others.len() };
+        if let Some(leader) = leader {
+            others.insert(at, leader);
+        }
+        others.retain(|found| found.alive() && is_stopped(*found) != stopped);
+        if others.is_empty() {
+            return Ok(());
+        }
+        for identity in &others {
+            signal(*identity, kind);
+        }
+        if Instant::now() > deadline {
+            let verb = if stopped { "go on" } else { "stand still" };
+            bail!("{others:?} still {verb}");
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Whether a signal stopped it.
+fn is_stopped(identity: ProcessIdentity) -> bool {
+    state(identity.pid).is_some_and(|state| matches!(state, 'T' | 't'))
+}
+
 /// The boot and the pid namespace that pids of this process belong to, as
 /// `<boot id>:<namespace>`. Pids of two places cannot be compared.
 #[must_use]
@@ -111,6 +163,11 @@ fn all_pids() -> impl Iterator<Item = u32> {
     fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
+fn state(pid: u32) -> Option<char> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    text.rsplit_once(')')?.1.trim_start().chars().next()
+}
+
 fn parent(pid: u32) -> Option<u32> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The second field is the name in parentheses and may itself hold blanks and parentheses.
@@ -147,6 +204,34 @@ mod tests {
             std::thread::yield_now();
         }
         kill_tree(ProcessIdentity::of_pid(child.id()).unwrap(), None).unwrap();
+        assert!(working_below(folder.path()).is_empty());
+        child.wait().unwrap();
+    }
+
+    #[test]
+    fn a_family_stands_still_goes_on_and_is_killed_where_it_stands() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut child = Command::new("sh")
+            .args(["-c", "setsid sh -c 'while :; do sleep 0.01; done' & while :; do sleep 0.01; done"])
+            .current_dir(folder.path())
+            .process_group(0)
+            .spawn()
+            .unwrap();
+        let leader = ProcessIdentity::of_pid(child.id()).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while working_below(folder.path()).len() < 3 {
+            assert!(Instant::now() < deadline, "the family did not start");
+            std::thread::yield_now();
+        }
+        assert!(!stands_still_below(folder.path()));
+        stop_below(folder.path(), Some(leader)).unwrap();
+        assert!(stands_still_below(folder.path()));
+        stop_below(folder.path(), Some(leader)).expect("once more changes nothing");
+        continue_below(folder.path(), Some(leader)).unwrap();
+        assert!(!stands_still_below(folder.path()));
+        continue_below(folder.path(), Some(leader)).expect("once more changes nothing");
+        stop_below(folder.path(), Some(leader)).unwrap();
+        kill_tree(leader, Some(folder.path())).unwrap();
         assert!(working_below(folder.path()).is_empty());
         child.wait().unwrap();
     }

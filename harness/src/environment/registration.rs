@@ -16,6 +16,7 @@ use nogo_faults::process::ProcessIdentity;
 use serde::{Deserialize, Serialize};
 
 use super::process_tree::{kill_tree, place, working_below};
+use super::volume::unmount_below;
 
 /// Container label: the run's id.
 pub const LABEL_RUN: &str = "nogo.run";
@@ -121,7 +122,8 @@ impl Registration {
         write_atomically(&self.file, &record)
     }
 
-    /// Ends the run: kills what still works in the scratch directory, removes it and the record.
+    /// Ends the run: kills what still works in the scratch directory, unmounts what is mounted there, removes it and the
+    /// record.
     ///
     /// # Errors
     /// If a process outlives its SIGKILL or the directory cannot be removed; the record then stays.
@@ -129,6 +131,7 @@ impl Registration {
         for identity in working_below(&self.scratch) {
             kill_tree(identity, None)?;
         }
+        unmount_below(&self.scratch)?;
         if self.scratch.exists() {
             fs::remove_dir_all(&self.scratch)
                 .with_context(|| format!("remove scratch directory {}", self.scratch.display()))?;

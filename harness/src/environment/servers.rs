@@ -4,6 +4,7 @@
 //! open port proves nothing: a container engine accepts connections for servers that are down.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -24,9 +25,10 @@ const POLL_EVERY: Duration = Duration::from_millis(50);
 /// The superuser's name on every PostgreSQL server that an engine starts.
 pub const POSTGRES_ADMIN: &str = "postgres";
 
-/// A PostgreSQL server.
+/// A PostgreSQL server; clones are handles of the same one.
+#[derive(Clone)]
 pub struct PostgresServer {
-    process: Box<dyn ServerProcess>,
+    process: Arc<dyn ServerProcess>,
     admin_password: String,
     version: String,
 }
@@ -44,7 +46,7 @@ impl PostgresServer {
     /// # Errors
     /// If it does not within 90 s; with the tail of its log. The server is removed then.
     pub async fn when_ready(process: Box<dyn ServerProcess>, admin_password: String) -> Result<Self> {
-        let mut server = Self { process, admin_password, version: String::new() };
+        let mut server = Self { process: process.into(), admin_password, version: String::new() };
         match server.wait_until_ready().await {
             Ok(version) => {
                 server.version = version;
@@ -112,6 +114,36 @@ impl PostgresServer {
     /// If the engine cannot tell.
     pub async fn is_alive(&self) -> Result<bool> {
         self.process.is_alive().await
+    }
+
+    /// Stops all of it where it stands; returns when nothing of it goes on. May be called again.
+    ///
+    /// # Errors
+    /// If the engine refuses or something of it goes on past its limit.
+    pub async fn freeze(&self) -> Result<()> {
+        self.process.freeze().await.context("freeze postgres")
+    }
+
+    /// Lets it go on. Without effect on what goes on.
+    ///
+    /// # Errors
+    /// If the engine refuses or something of it stands still past its limit.
+    pub async fn thaw(&self) -> Result<()> {
+        self.process.thaw().await.context("thaw postgres")
+    }
+
+    /// Whether all of it stands still.
+    ///
+    /// # Errors
+    /// If the engine cannot tell.
+    pub async fn is_frozen(&self) -> Result<bool> {
+        self.process.is_frozen().await
+    }
+
+    /// What it runs as underneath: its volume of a set size is reached there.
+    #[must_use]
+    pub fn process(&self) -> Arc<dyn ServerProcess> {
+        Arc::clone(&self.process)
     }
 
     /// Ends it and removes its data. May be called again.
@@ -212,6 +244,30 @@ impl RedisServer {
     /// If the engine cannot tell.
     pub async fn is_alive(&self) -> Result<bool> {
         self.process.is_alive().await
+    }
+
+    /// Stops all of it where it stands; returns when nothing of it goes on. May be called again.
+    ///
+    /// # Errors
+    /// If the engine refuses or something of it goes on past its limit.
+    pub async fn freeze(&self) -> Result<()> {
+        self.process.freeze().await.context("freeze redis")
+    }
+
+    /// Lets it go on. Without effect on what goes on.
+    ///
+    /// # Errors
+    /// If the engine refuses or something of it stands still past its limit.
+    pub async fn thaw(&self) -> Result<()> {
+        self.process.thaw().await.context("thaw redis")
+    }
+
+    /// Whether all of it stands still.
+    ///
+    /// # Errors
+    /// If the engine cannot tell.
+    pub async fn is_frozen(&self) -> Result<bool> {
+        self.process.is_frozen().await
     }
 
     /// Ends it. May be called again.

@@ -1,4 +1,4 @@
-//! Removes what dead owners left: containers, processes, scratch directories, records.
+//! Removes what dead owners left: containers, processes, frozen ones too, volumes, scratch directories, records.
 //!
 //! Runs at the start of every run and as `nogo clean`. Touches nothing whose owner lives, nothing
 //! whose owner cannot be judged from here, and nothing that carries no mark of nogo.
@@ -23,6 +23,7 @@ use super::registration::{
     LABEL_OWNER_PID, LABEL_OWNER_PLACE, LABEL_OWNER_START, LABEL_RUN, RunRecord, SCRATCH_PREFIX, SCRATCH_RECORD,
     read_record, runs_folder,
 };
+use super::volume::unmount_below;
 
 /// An engine that takes longer than this to list its containers is left to the next sweep.
 const ENGINE_LIMIT: Duration = Duration::from_secs(60);
@@ -42,6 +43,8 @@ pub struct Swept {
     pub containers: Vec<String>,
     /// Processes killed, by pid.
     pub processes: Vec<u32>,
+    /// Volumes unmounted, by where they were.
+    pub volumes: Vec<PathBuf>,
     /// Directories removed.
     pub directories: Vec<PathBuf>,
     /// What could not be removed, each with its reason.
@@ -52,7 +55,10 @@ impl Swept {
     /// Whether there was nothing to do.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.containers.is_empty() && self.processes.is_empty() && self.directories.is_empty()
+        self.containers.is_empty()
+            && self.processes.is_empty()
+            && self.volumes.is_empty()
+            && self.directories.is_empty()
     }
 }
 
@@ -141,6 +147,10 @@ fn remove_run(file: &Path, record: &RunRecord, swept: &mut Swept) {
     }
     let marked = read_record(&record.scratch.join(SCRATCH_RECORD)).is_some_and(|inside| inside.run_id == record.run_id);
     if marked {
+        match unmount_below(&record.scratch) {
+            Ok(mut unmounted) => swept.volumes.append(&mut unmounted),
+            Err(error) => swept.left.push(format!("{error:#}")),
+        }
         match fs::remove_dir_all(&record.scratch) {
             Ok(()) => swept.directories.push(record.scratch.clone()),
             Err(error) => swept.left.push(format!("{}: {error}", record.scratch.display())),

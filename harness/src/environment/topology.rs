@@ -18,7 +18,7 @@ use super::engine::{Engine, PostgresSpec, RedisSpec};
 use super::links::Links;
 use super::replication::wait_until_streaming;
 use super::servers::{PostgresServer, RedisServer, dsn, random_password};
-use super::service_control::RedisControl;
+use super::service_control::{PostgresControl, RedisControl};
 use super::signing_key::SigningKey;
 use super::supervisor::{Finished, ProcessSpec, Supervisor};
 use super::system_process::SystemProcess;
@@ -67,6 +67,8 @@ pub struct TopologySpec {
     pub worker_concurrency: u32,
     /// Connections that one process may hold; `max_connections` follows from it.
     pub pool_max: u32,
+    /// Size of the volume for the primary's data, MiB; none is the host's disk.
+    pub postgres_data_mib: Option<u32>,
     /// Where the payment provider's double listens.
     pub provider: SocketAddr,
     /// Further flags of `serve`.
@@ -88,6 +90,7 @@ impl TopologySpec {
             workers: 2,
             worker_concurrency: 2,
             pool_max: 50,
+            postgres_data_mib: None,
             provider,
             api_arguments: Vec::new(),
             worker_arguments: Vec::new(),
@@ -128,7 +131,11 @@ impl Topology {
     /// If some part does not start, or a replica does not stream (exit code 6, environment not ready); the
     /// others are stopped.
     pub async fn start(spec: TopologySpec, engine: &dyn Engine, supervisor: Arc<Supervisor>) -> Result<Self> {
-        let postgres_spec = PostgresSpec { max_connections: spec.connections(), ..PostgresSpec::default() };
+        let postgres_spec = PostgresSpec {
+            max_connections: spec.connections(),
+            data_mib_max: spec.postgres_data_mib,
+            ..PostgresSpec::default()
+        };
         let redis_spec = RedisSpec::default();
         let (postgres, redis, links) = tokio::try_join!(
             engine.start_postgres(&postgres_spec),
@@ -342,6 +349,24 @@ impl Topology {
     #[must_use]
     pub fn redis_control(&self) -> Arc<RedisControl> {
         Arc::new(RedisControl::new(Arc::clone(&self.redis), Arc::clone(&self.links)))
+    }
+
+    /// The primary or a replica by its name, for a fault to end, to freeze and to start again.
+    ///
+    /// # Errors
+    /// If there is no server of that name.
+    pub fn postgres_control(&self, name: &str) -> Result<Arc<PostgresControl>> {
+        Ok(Arc::new(PostgresControl::new(name, self.postgres_named(name)?.clone())))
+    }
+
+    /// The primary or a replica by its name.
+    ///
+    /// # Errors
+    /// If there is no server of that name.
+    pub fn postgres_named(&self, name: &str) -> Result<&PostgresServer> {
+        let replica = self.replicas.iter().find(|(replica, _)| replica == name).map(|(_, server)| server);
+        let found = if name == POSTGRES { Some(&self.postgres) } else { replica };
+        found.with_context(|| format!("find server {name}"))
     }
 
     /// The links, with the client that faults act through.

@@ -11,6 +11,7 @@ use nogo_harness::environment::engine::{PostgresSpec, RedisSpec};
 use nogo_harness::environment::process_tree::working_below;
 use nogo_harness::environment::registration::{LABEL_RUN, runs_folder};
 use nogo_harness::environment::sweep::sweep;
+use nogo_harness::environment::volume::{may_mount, mounted_below};
 use testcontainers::bollard::query_parameters::ListContainersOptions;
 
 use crate::environment_world::{World, engine_for, run_id};
@@ -70,15 +71,22 @@ async fn containers_of(run: &str) -> usize {
     connection.docker.list_containers(Some(options)).await.unwrap().len()
 }
 
-/// Started by [`Owner::start`] alone: makes two servers, says so, and waits to be killed.
+/// Started by [`Owner::start`] alone: makes two servers in the middle of faults (one frozen, on a volume of a set size
+/// where there can be one, the other turned a replica), says so, and waits to be killed.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "plays the part of the owner that the other tests kill"]
 async fn plays_the_owner() {
     let variable = |name| std::env::var(name).expect("started by another test");
     let store = PathBuf::from(variable(OWNER_STORE));
     let (_run, engine) = engine_for(&variable(OWNER_ENGINE), &store, &variable(OWNER_RUN)).await;
-    let _postgres = engine.start_postgres(&PostgresSpec::default()).await.unwrap();
+    let data_mib_max = engine.can_size_volumes().is_ok().then_some(96);
+    let postgres = engine.start_postgres(&PostgresSpec { data_mib_max, ..PostgresSpec::default() }).await.unwrap();
     let _redis = engine.start_redis(&RedisSpec::default()).await.unwrap();
+    if data_mib_max.is_some() {
+        postgres.process().fill_volume().await.unwrap();
+    }
+    postgres.freeze().await.unwrap();
+    assert!(postgres.is_frozen().await.unwrap());
     println!("{OWNER_READY}");
     std::future::pending::<()>().await;
 }
@@ -89,6 +97,8 @@ async fn process_servers_of_a_killed_owner_are_swept() {
     let mut owner = Owner::start("process", &world.store);
     let scratch = owner.scratch();
     assert!(working_below(&scratch).len() > 2, "postgres, its children and redis run");
+    let volumes = mounted_below(&scratch);
+    assert_eq!(volumes.len(), usize::from(may_mount().is_ok()));
 
     let before = sweep(&world.store).await.unwrap();
     assert!(!before.runs.contains(&owner.run), "a live owner was swept: {before:?}");
@@ -99,6 +109,8 @@ async fn process_servers_of_a_killed_owner_are_swept() {
     let swept = sweep(&world.store).await.unwrap();
     assert!(swept.runs.contains(&owner.run), "{swept:?}");
     assert!(swept.processes.len() > 1, "{swept:?}");
+    assert_eq!(swept.volumes, volumes);
+    assert!(mounted_below(&scratch).is_empty());
     assert!(swept.left.is_empty(), "{swept:?}");
     assert!(working_below(&scratch).is_empty());
     assert!(!scratch.exists());
