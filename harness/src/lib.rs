@@ -5,6 +5,7 @@
 
 pub mod cli;
 pub mod client;
+pub mod engine_demands;
 pub mod environment;
 pub mod exit_code;
 pub mod experiment;

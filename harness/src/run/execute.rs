@@ -108,6 +108,7 @@ async fn with_registration(
         choose_engine(order.setting.engine, registration, &ImageOverrides::default()).await.map_err(|error| {
             EndsWith::environment(format!("{error:#}\n`nogo doctor` tells more; ci/setup installs what is missing"))
         })?;
+    order.experiment.check_engine(engine.as_ref())?;
     let directory = RunDirectory::create(order.store, registration.run_id())?;
     let experiment = &order.experiment;
     let (commit, dirty) = identity::commit_of(workspace);

@@ -4,8 +4,10 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
-use nogo_faults::{BlastRadius, Fault, FaultRow, Step, catalogue};
+use anyhow::{Context as _, Result};
+use nogo_faults::{
+    BlastRadius, Fault, FaultRow, Greeting, LinkHarm, LinkShows, LinksHurt, Step, Stream, Struck, Toxic, catalogue,
+};
 use sqlx::PgPool;
 
 use super::effect::EffectProbe;
@@ -19,6 +21,8 @@ mod redis;
 
 /// Longest any fault of a suite may stand.
 const HOLD_MAX: Duration = Duration::from_secs(60);
+/// Longest wait for links to show a harm, or its end.
+const LINK_MS_MAX: u64 = 10_000;
 
 /// A fault ready to be installed.
 pub struct Planted {
@@ -55,10 +59,44 @@ pub async fn plant(site: &Site<'_>) -> Result<Planted> {
     let row = catalogue::find(name).with_context(|| format!("find fault '{name}'"))?;
     let radius = BlastRadius::new(HOLD_MAX);
     match row.name {
-        "pool-exhaustion" => postgres::pool_exhaustion(row, radius, site),
-        "redis-loss" => redis::loss(row, radius, site),
         "worker-crash" => process::worker_crash(row, radius, site).await,
         "placebo" => placebo::placebo(row, radius, site),
-        other => bail!("fault '{other}' has a row and no implementation"),
+        name if name.starts_with("redis-") => redis::plant(row, radius, site).await,
+        _ => postgres::plant(row, radius, site).await,
     }
+}
+
+/// Harm to every link that leads from the system to `server`.
+fn links_to(
+    row: &FaultRow,
+    site: &Site<'_>,
+    server: &str,
+    toxics: Vec<(Stream, Toxic)>,
+    shows: LinkShows,
+    greeting: Greeting,
+) -> LinkHarm {
+    let links = site.topology.links().list().into_iter().filter(|link| link.server == server);
+    LinkHarm {
+        name: row.name,
+        id: format!("f{}", site.number),
+        links: links.map(|link| (link.name, link.listen)).collect(),
+        toxics,
+        shows,
+        greeting,
+        limit_ms: LINK_MS_MAX,
+    }
+}
+
+/// That harm as a fault on the run's proxies.
+fn on_links(
+    row: &'static FaultRow,
+    mut radius: BlastRadius,
+    site: &Site<'_>,
+    harm: LinkHarm,
+    probe: Box<dyn EffectProbe>,
+) -> Planted {
+    let client = site.topology.links().client().clone();
+    radius.allow_address(client.api_addr());
+    let fault = Box::new(Struck::new(LinksHurt::new(harm, client), row.tolerance));
+    Planted { row, fault, radius, probe }
 }

@@ -1,21 +1,102 @@
 //! Faults of Redis, planted.
 
-use anyhow::{Context as _, Result};
-use nogo_faults::{BlastRadius, FaultRow, RedisLoss, RedisLossLimits, ServiceControl as _};
+use anyhow::{Context as _, Result, bail};
+use nogo_faults::{
+    BlastRadius, Fault, FaultRow, FreezeLimits, Greeting, Harm, LinkShows, RedisClientKill, RedisDemotion, RedisFlush,
+    RedisLoss, RedisLossLimits, RedisMemoryFull, ServiceControl as _, ServiceFreeze, Stream, Struck, Toxic, WhenFull,
+};
 
 use super::{Planted, Site};
 use crate::environment::links::link_name;
-use crate::nemesis::effect::RedisPath;
+use crate::environment::service_control::RedisControl;
+use crate::nemesis::effect::{Counter, CounterRises, EffectProbe, KeysLost, Readiness, RedisPath, Unwell};
 
-/// Killed, and at healing started again with nothing in it.
-pub(super) fn loss(row: &'static FaultRow, mut radius: BlastRadius, site: &Site<'_>) -> Result<Planted> {
+/// Longest wait for one part of a harm or of its healing.
+const LIMIT_MS: u64 = 10_000;
+/// Failures of Redis that are more than an accident.
+const FAILURES_MIN: u64 = 3;
+
+/// Makes the fault of this family that `row` describes.
+pub(super) async fn plant(row: &'static FaultRow, mut radius: BlastRadius, site: &Site<'_>) -> Result<Planted> {
     let topology = site.topology;
     let control = topology.redis_control();
-    radius.allow_address(control.address());
-    let link = link_name("api-1", "redis");
-    let listen = topology.links().list().into_iter().find(|known| known.name == link);
+    let (name, address) = (RedisControl::NAME, control.address());
+    let password = Some(topology.redis().password());
+    if matches!(row.name, "redis-slow" | "redis-blackhole") {
+        return links(row, radius, site);
+    }
+    radius.allow_address(address);
+    let (fault, probe): (Box<dyn Fault>, Box<dyn EffectProbe>) = match row.name {
+        "redis-loss" => {
+            let (link, url) = through_link(site)?;
+            let fault = RedisLoss::new(control, RedisLossLimits::default(), row.tolerance);
+            (Box::new(fault), Box::new(RedisPath { link, url }))
+        }
+        "redis-freeze" => {
+            let harm = ServiceFreeze::new(row.name, control, Greeting::Redis, FreezeLimits::default());
+            (struck(row, harm), Box::new(readiness(site, Unwell::WithoutRedis)?))
+        }
+        "redis-flush" => {
+            let harm = RedisFlush::new(name, address, password, LIMIT_MS)?;
+            (struck(row, harm), keys_lost(site).await?)
+        }
+        "redis-eviction" => {
+            let harm = RedisMemoryFull::new(name, address, password, WhenFull::Evict, LIMIT_MS)?;
+            (struck(row, harm), keys_lost(site).await?)
+        }
+        "redis-memory-refused" => {
+            let harm = RedisMemoryFull::new(name, address, password, WhenFull::Refuse, LIMIT_MS)?;
+            (struck(row, harm), failures(site, "kind=\"refused\"").await?)
+        }
+        "redis-clients-killed" => {
+            (struck(row, RedisClientKill::new(name, address, password, LIMIT_MS)?), failures(site, "").await?)
+        }
+        "redis-demoted" => {
+            let harm = RedisDemotion::new(name, address, password, LIMIT_MS)?;
+            (struck(row, harm), failures(site, "kind=\"refused\"").await?)
+        }
+        other => bail!("fault '{other}' has a row and no implementation"),
+    };
+    Ok(Planted { row, fault, radius, probe })
+}
+
+fn struck<H: Harm + 'static>(row: &FaultRow, harm: H) -> Box<dyn Fault> {
+    Box::new(Struck::new(harm, row.tolerance))
+}
+
+fn readiness(site: &Site<'_>, unwell: Unwell) -> Result<Readiness> {
+    Readiness::new(site.topology.api_base_urls()?, unwell)
+}
+
+/// The link of an API to Redis, and the URL that leads through it.
+fn through_link(site: &Site<'_>) -> Result<(String, String)> {
+    let link = link_name("api-1", RedisControl::NAME);
+    let listen = site.topology.links().list().into_iter().find(|known| known.name == link);
     let listen = listen.with_context(|| format!("find link {link}"))?.listen;
-    let probe = RedisPath { link, url: topology.redis().url_at(listen) };
-    let fault = RedisLoss::new(control, RedisLossLimits::default(), row.tolerance);
-    Ok(Planted { row, fault: Box::new(fault), radius, probe: Box::new(probe) })
+    Ok((link, site.topology.redis().url_at(listen)))
+}
+
+async fn keys_lost(site: &Site<'_>) -> Result<Box<dyn EffectProbe>> {
+    let (link, url) = through_link(site)?;
+    Ok(Box::new(KeysLost::new(link, url, readiness(site, Unwell::WithoutRedis)?).await?))
+}
+
+/// Failures of Redis as the APIs count them, beyond those before the fault.
+async fn failures(site: &Site<'_>, kind: &str) -> Result<Box<dyn EffectProbe>> {
+    let counter = Counter::new(site.topology.api_base_urls()?, "forecastle_redis_failures_total", kind)?;
+    Ok(Box::new(CounterRises::new(counter, FAILURES_MIN, readiness(site, Unwell::WithoutRedis)?).await?))
+}
+
+/// Every link of the system to Redis hurt.
+fn links(row: &'static FaultRow, radius: BlastRadius, site: &Site<'_>) -> Result<Planted> {
+    let both = |toxic| vec![(Stream::Upstream, toxic), (Stream::Downstream, toxic)];
+    let (toxics, shows, unwell) = match row.name {
+        "redis-slow" => {
+            let late = Toxic::Latency { latency_ms: 80, jitter_ms: 20 };
+            (vec![(Stream::Downstream, late)], LinkShows::LateMs(60), Unwell::SlowerThanMs(60))
+        }
+        _ => (both(Toxic::Timeout { timeout_ms: 0 }), LinkShows::SilentMs(300), Unwell::WithoutRedis),
+    };
+    let harm = super::links_to(row, site, RedisControl::NAME, toxics, shows, Greeting::Redis);
+    Ok(super::on_links(row, radius, site, harm, Box::new(readiness(site, unwell)?)))
 }

@@ -9,7 +9,14 @@ use nogo_faults::BoxFuture;
 use nogo_invariants::history::{Proof, ProofKind};
 use sqlx::PgPool;
 use sqlx::Row as _;
-use tokio::time::Instant;
+
+mod metrics;
+mod readiness;
+mod stores;
+
+pub use metrics::{Counter, CounterRises, SilentReplica};
+pub use readiness::{Readiness, Unwell};
+pub use stores::{AndStreaming, Asked, KeysLost};
 
 /// Looks along the path that a fault hurts.
 pub trait EffectProbe: Send {
@@ -21,58 +28,6 @@ pub trait EffectProbe: Send {
 
 fn proof(kind: ProofKind, source: &str, holds: bool, what: String) -> Proof {
     Proof { kind, source: source.to_owned(), what, holds }
-}
-
-/// `/readyz` of every API: it takes a connection from the very pool that is to be exhausted.
-pub struct ApiPools {
-    client: reqwest::Client,
-    bases: Vec<String>,
-}
-
-/// An API whose pool is free answers `/readyz` well within this.
-const READY_MS_MAX: u128 = 750;
-
-impl ApiPools {
-    /// Looks at the APIs at `bases`, such as `http://127.0.0.1:40123`.
-    ///
-    /// # Errors
-    /// When no HTTP client can be made.
-    pub fn new(bases: Vec<String>) -> anyhow::Result<Self> {
-        let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(5)).build()?;
-        Ok(ApiPools { client, bases })
-    }
-
-    async fn look(&self) -> Vec<(bool, String)> {
-        let looks = self.bases.iter().enumerate().map(|(index, base)| async move {
-            let began = Instant::now();
-            let answer = self.client.get(format!("{base}/readyz")).send().await;
-            let took_ms = began.elapsed().as_millis();
-            let status = answer.map_or("no answer".to_owned(), |answer| answer.status().as_u16().to_string());
-            let well = status == "200" && took_ms <= READY_MS_MAX;
-            (well, format!("api-{} {status} in {took_ms} ms", index + 1))
-        });
-        futures_util::future::join_all(looks).await
-    }
-}
-
-impl EffectProbe for ApiPools {
-    fn effect(&mut self) -> BoxFuture<'_, Proof> {
-        Box::pin(async move {
-            let looks = self.look().await;
-            let suffers = looks.iter().any(|(well, _)| !well);
-            let what = looks.into_iter().map(|(_, what)| what).collect::<Vec<_>>().join(", ");
-            proof(ProofKind::Effect, "GET /readyz", suffers, what)
-        })
-    }
-
-    fn recovery(&mut self) -> BoxFuture<'_, Proof> {
-        Box::pin(async move {
-            let looks = self.look().await;
-            let well = looks.iter().all(|(well, _)| *well);
-            let what = looks.into_iter().map(|(_, what)| what).collect::<Vec<_>>().join(", ");
-            proof(ProofKind::Recovery, "GET /readyz", well, what)
-        })
-    }
 }
 
 /// PING through an API's own link to Redis.

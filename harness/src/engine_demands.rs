@@ -1,0 +1,130 @@
+//! What a plan demands of an engine, and whether it can do it: asked before anything is started.
+
+use anyhow::Result;
+use nogo_faults::catalogue;
+
+use crate::environment::engine::{Engine, EngineKind};
+use crate::exit_code::EndsWith;
+use crate::experiment::Experiment;
+
+/// Size of the primary's volume in a run that fills it, MiB: several times what a run writes.
+const DATA_MIB: u32 = 512;
+/// The fault that needs such a volume.
+const FILLS_VOLUME: &str = "disk-full";
+/// The faults that a volume in a container's memory does not outlive.
+const KILLS_PRIMARY: &str = "postgres-crash";
+
+impl Experiment {
+    /// Size of the volume for the primary's data, MiB; only where a fault fills it.
+    #[must_use]
+    pub fn postgres_data_mib(&self) -> Option<u32> {
+        self.asks_for(FILLS_VOLUME).then_some(DATA_MIB)
+    }
+
+    fn asks_for(&self, fault: &str) -> bool {
+        self.faults.iter().any(|name| name == fault)
+    }
+
+    /// Whether `engine` can do all that is asked for.
+    ///
+    /// # Errors
+    /// The first fault that it cannot do, with the reason (exit code 3: nothing was tried).
+    pub fn check_engine(&self, engine: &dyn Engine) -> Result<()> {
+        let kind = engine.kind().to_string();
+        for row in self.faults.iter().filter_map(|name| catalogue::find(name)) {
+            if !row.engines.contains(&kind.as_str()) {
+                let engines = row.engines.join(", ");
+                let message = format!("the {kind} engine cannot do fault '{}': there is {engines}", row.name);
+                return Err(EndsWith::inconclusive(message).into());
+            }
+        }
+        if self.asks_for(FILLS_VOLUME) {
+            engine.can_size_volumes().map_err(|error| {
+                EndsWith::inconclusive(format!("the {kind} engine cannot do fault '{FILLS_VOLUME}' here: {error:#}"))
+            })?;
+            if self.asks_for(KILLS_PRIMARY) && engine.kind() == EngineKind::Docker {
+                return Err(EndsWith::inconclusive(format!(
+                    "the docker engine cannot do '{FILLS_VOLUME}' and '{KILLS_PRIMARY}' in one run: the volume is in \
+                     memory and does not outlive a kill; ask for one after the other"
+                ))
+                .into());
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::future::BoxFuture;
+
+    use super::*;
+    use crate::cli::{RunArgs, SettingArgs};
+    use crate::environment::engine::{PostgresSpec, RedisSpec};
+    use crate::environment::engine_choice::EngineChoice;
+    use crate::environment::servers::{PostgresServer, RedisServer};
+    use crate::exit_code::{ExitCode, exit_code_of};
+
+    fn args(faults: &str) -> RunArgs {
+        RunArgs {
+            suite: "smoke".to_owned(),
+            seed: None,
+            faults: Some(faults.to_owned()),
+            schedule: None,
+            load_s: Some(90),
+            rate: None,
+            setting: SettingArgs { engine: EngineChoice::Auto, system_bin: None, fail_fast: false },
+        }
+    }
+
+    /// An engine that starts nothing: what is asked of it here is what it can do.
+    struct Claims(EngineKind, bool);
+
+    impl Engine for Claims {
+        fn kind(&self) -> EngineKind {
+            self.0
+        }
+        fn description(&self) -> String {
+            self.0.to_string()
+        }
+        fn can_size_volumes(&self) -> Result<()> {
+            if self.1 { Ok(()) } else { anyhow::bail!("run nogo as root") }
+        }
+        fn start_postgres<'a>(&'a self, _: &'a PostgresSpec) -> BoxFuture<'a, Result<PostgresServer>> {
+            unreachable!("nothing is started here")
+        }
+        fn start_replica<'a>(
+            &'a self,
+            _: &'a PostgresSpec,
+            _: &'a PostgresServer,
+        ) -> BoxFuture<'a, Result<PostgresServer>> {
+            unreachable!("nothing is started here")
+        }
+        fn start_redis<'a>(&'a self, _: &'a RedisSpec) -> BoxFuture<'a, Result<RedisServer>> {
+            unreachable!("nothing is started here")
+        }
+    }
+
+    #[test]
+    fn what_an_engine_cannot_do_is_inconclusive_and_says_why() {
+        let asked = |faults| Experiment::plan(&args(faults), 1).unwrap();
+        let (process, docker) = (Claims(EngineKind::Process, true), Claims(EngineKind::Docker, true));
+        for row in catalogue::all() {
+            for engine in [&process, &docker] {
+                let can = row.engines.contains(&engine.0.to_string().as_str());
+                assert_eq!(asked(row.name).check_engine(engine).is_ok(), can, "{} on {}", row.name, engine.0);
+            }
+        }
+        asked("disk-full,postgres-crash").check_engine(&process).unwrap();
+        for (faults, engine, word) in [
+            ("disk-full", &Claims(EngineKind::Process, false), "as root"),
+            ("disk-full,postgres-crash", &docker, "outlive"),
+        ] {
+            let error = asked(faults).check_engine(engine).unwrap_err();
+            assert_eq!(exit_code_of(&error), ExitCode::Inconclusive);
+            assert!(error.to_string().contains(word), "{error}");
+        }
+        assert_eq!(asked("disk-full").postgres_data_mib(), Some(DATA_MIB));
+        assert_eq!(asked("redis-loss").postgres_data_mib(), None);
+    }
+}

@@ -1,0 +1,188 @@
+//! The APIs' own counters, from `/metrics`: what they refused, what Redis refused them, who answered their reads.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use nogo_faults::BoxFuture;
+use nogo_invariants::history::{Proof, ProofKind};
+
+use super::{EffectProbe, Readiness, proof};
+
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+/// Time in which a replica that answers reads answers some, and the others do.
+const READS_WITHIN: Duration = Duration::from_millis(600);
+
+/// One counter, summed over the label sets that hold a text, and over all APIs.
+pub struct Counter {
+    client: reqwest::Client,
+    bases: Vec<String>,
+    metric: &'static str,
+    label: String,
+}
+
+impl Counter {
+    /// The counter `metric`, of the lines whose labels hold `label`, such as `status="503"`.
+    ///
+    /// # Errors
+    /// When no HTTP client can be made.
+    pub fn new(bases: Vec<String>, metric: &'static str, label: impl Into<String>) -> Result<Self> {
+        let client = reqwest::Client::builder().no_proxy().timeout(ANSWER_LIMIT).build()?;
+        Ok(Counter { client, bases, metric, label: label.into() })
+    }
+
+    /// Its value now.
+    ///
+    /// # Errors
+    /// When an API does not tell.
+    pub async fn read(&self) -> Result<u64> {
+        let mut sum = 0;
+        for base in &self.bases {
+            let answer =
+                self.client.get(format!("{base}/metrics")).send().await.context("ask an API for its metrics")?;
+            sum += sum_of(&answer.text().await?, self.metric, &self.label);
+        }
+        Ok(sum)
+    }
+
+    fn source(&self) -> String {
+        format!("{}{{{}}}", self.metric, self.label)
+    }
+}
+
+/// The sum of a counter's lines in Prometheus's text format.
+fn sum_of(text: &str, metric: &str, label: &str) -> u64 {
+    text.lines()
+        .filter(|line| !line.starts_with('#'))
+        .filter_map(|line| line.rsplit_once(' '))
+        .filter(|(series, _)| {
+            let (name, labels) = series.split_once('{').unwrap_or((series, ""));
+            name == metric && labels.contains(label)
+        })
+        .filter_map(|(_, value)| value.parse::<f64>().ok())
+        .map(|value| value as u64)
+        .sum()
+}
+
+/// A counter that rises under a fault, and stands still after it.
+pub struct CounterRises {
+    counter: Counter,
+    before: u64,
+    least: u64,
+    well: Readiness,
+    last: Option<u64>,
+}
+
+impl CounterRises {
+    /// Reads it now, before the fault; it has to rise by `least`. Afterwards `well` must hold.
+    ///
+    /// # Errors
+    /// When an API does not tell.
+    pub async fn new(counter: Counter, least: u64, well: Readiness) -> Result<Self> {
+        let before = counter.read().await?;
+        Ok(CounterRises { counter, before, least, well, last: None })
+    }
+}
+
+impl EffectProbe for CounterRises {
+    fn effect(&mut self) -> BoxFuture<'_, Proof> {
+        Box::pin(async move {
+            let source = self.counter.source();
+            match self.counter.read().await {
+                Ok(now) => {
+                    let risen = now.saturating_sub(self.before);
+                    let what = format!("risen by {risen} from {} since before the fault", self.before);
+                    proof(ProofKind::Effect, &source, risen >= self.least, what)
+                }
+                Err(error) => proof(ProofKind::Effect, &source, false, format!("not read: {error:#}")),
+            }
+        })
+    }
+
+    fn recovery(&mut self) -> BoxFuture<'_, Proof> {
+        Box::pin(async move {
+            let source = self.counter.source();
+            let (well, said) = self.well.all_well().await;
+            match self.counter.read().await {
+                Ok(now) => {
+                    let still = self.last.replace(now) == Some(now);
+                    proof(
+                        ProofKind::Recovery,
+                        &source,
+                        well && still,
+                        format!("stands still at {now}: {still}; {said}"),
+                    )
+                }
+                Err(error) => proof(ProofKind::Recovery, &source, false, format!("not read: {error:#}")),
+            }
+        })
+    }
+}
+
+/// A replica that answers no read any more while others do.
+pub struct SilentReplica {
+    all: Counter,
+    its: Counter,
+}
+
+impl SilentReplica {
+    /// Watches the reads that the APIs at `bases` let `replica` answer.
+    ///
+    /// # Errors
+    /// When no HTTP client can be made.
+    pub fn new(bases: Vec<String>, replica: &str) -> Result<Self> {
+        const READS: &str = "forecastle_reads_total";
+        let its = Counter::new(bases.clone(), READS, format!("target=\"{replica}\""))?;
+        Ok(SilentReplica { all: Counter::new(bases, READS, "")?, its })
+    }
+
+    /// Reads of the replica, and of everybody, in a short while.
+    async fn look(&self) -> Result<(u64, u64)> {
+        let (its, all) = (self.its.read().await?, self.all.read().await?);
+        tokio::time::sleep(READS_WITHIN).await;
+        Ok((self.its.read().await?.saturating_sub(its), self.all.read().await?.saturating_sub(all)))
+    }
+}
+
+impl EffectProbe for SilentReplica {
+    fn effect(&mut self) -> BoxFuture<'_, Proof> {
+        Box::pin(async move {
+            let source = self.its.source();
+            match self.look().await {
+                Ok((its, all)) => {
+                    let what = format!("{its} of {all} reads in {} ms", READS_WITHIN.as_millis());
+                    proof(ProofKind::Effect, &source, its == 0 && all > 0, what)
+                }
+                Err(error) => proof(ProofKind::Effect, &source, false, format!("not read: {error:#}")),
+            }
+        })
+    }
+
+    fn recovery(&mut self) -> BoxFuture<'_, Proof> {
+        Box::pin(async move {
+            let source = self.its.source();
+            match self.look().await {
+                Ok((its, all)) => {
+                    let what = format!("{its} of {all} reads in {} ms", READS_WITHIN.as_millis());
+                    proof(ProofKind::Recovery, &source, its > 0, what)
+                }
+                Err(error) => proof(ProofKind::Recovery, &source, false, format!("not read: {error:#}")),
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_counter_is_summed_over_the_label_sets_that_hold_the_text_and_no_other_metric() {
+        let text = "# HELP http_requests_total all\nhttp_requests_total{route=\"/a\",status=\"503\"} 3\n\
+                    http_requests_total{route=\"/b\",status=\"200\"} 9\nhttp_requests_total{route=\"/b\",status=\"503\"} 4\n\
+                    http_requests_total_more{status=\"503\"} 100\nplain 5\n";
+        assert_eq!(sum_of(text, "http_requests_total", "status=\"503\""), 7);
+        assert_eq!(sum_of(text, "http_requests_total", ""), 16);
+        assert_eq!(sum_of(text, "plain", ""), 5);
+        assert_eq!(sum_of(text, "absent", ""), 0);
+    }
+}
