@@ -3,6 +3,7 @@
 mod environment_processes;
 mod environment_replicas;
 mod environment_servers;
+mod environment_store_faults;
 mod environment_sweep;
 mod environment_world;
 mod oracle;
