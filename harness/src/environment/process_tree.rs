@@ -108,9 +108,22 @@ fn signal_below(folder: &Path, leader: Option<ProcessIdentity>, kind: Signal, st
     }
 }
 
-/// Whether a signal stopped it.
+/// Whether a signal stopped it, or will before it executes anything of its own again: a call that no signal interrupts,
+/// such as a vfork whose child stands still, holds the stop back.
 fn is_stopped(identity: ProcessIdentity) -> bool {
-    state(identity.pid).is_some_and(|state| matches!(state, 'T' | 't'))
+    match state(identity.pid) {
+        Some('T' | 't') => true,
+        Some('D') => stop_is_pending(identity.pid),
+        _ => false,
+    }
+}
+
+fn stop_is_pending(pid: u32) -> bool {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let pending = text.lines().find_map(|line| line.strip_prefix("ShdPnd:"));
+    // One bit for each signal, the lowest for signal 1.
+    let stop = 1 << (Signal::STOP.as_raw() - 1);
+    pending.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & stop != 0)
 }
 
 /// The boot and the pid namespace that pids of this process belong to, as

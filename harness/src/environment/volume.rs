@@ -144,7 +144,7 @@ mod tests {
         release(&folder).unwrap();
         release(&folder).expect("release may be called again");
         fs::write(folder.join("more"), [0; 8192]).unwrap();
-        assert_eq!(unmount_below(scratch.path()).unwrap(), [folder.clone()]);
+        assert_eq!(unmount_below(scratch.path()).unwrap(), std::slice::from_ref(&folder));
         assert!(mounted_below(scratch.path()).is_empty());
         assert!(unmount_below(scratch.path()).unwrap().is_empty());
         assert!(!folder.join("more").exists());
