@@ -4,6 +4,9 @@
 //! While it is down, silent or out of reach, only what was found authorised and trusted within the last two seconds is
 //! still given out, so that the floors of such faults are small, yet never nothing: a system that refuses everybody from
 //! the first moment on falls below them. Their outage covers the longest window and the recovery behind it.
+//!
+//! Where the primary goes on, a floor is a half to three quarters of what the smoke suite's load measured, and never what
+//! refusing everybody would reach.
 
 use super::FaultRow;
 use crate::fault::Tolerance;
@@ -71,7 +74,7 @@ pub(super) const ROWS: &[FaultRow] = &[
         control_proof: "the proxies list the toxics, and a greeting through each link is answered 30 ms late or more",
         effect_proof: "/readyz of an API, which makes one trip, takes 30 ms or more",
         engines: BOTH,
-        tolerance: tolerance(50, 3_000, 15_000),
+        tolerance: tolerance(70, 1_500, 15_000),
     },
     FaultRow {
         name: "postgres-blackhole",
@@ -102,7 +105,7 @@ pub(super) const ROWS: &[FaultRow] = &[
         control_proof: "pg_stat_activity: idle in transaction; another session is refused the rows with 55P03",
         effect_proof: "sessions of the system wait for ours (pg_blocking_pids)",
         engines: BOTH,
-        tolerance: tolerance(25, 4_000, 15_000),
+        tolerance: tolerance(33, 3_000, 15_000),
     },
     // Scenarios cannot even be read past the cache; what does not touch them goes on until the pools are full of waiters.
     FaultRow {
@@ -113,7 +116,7 @@ pub(super) const ROWS: &[FaultRow] = &[
         control_proof: "pg_stat_activity: idle in transaction; another session is refused the table with 55P03",
         effect_proof: "sessions of the system wait for ours (pg_blocking_pids)",
         engines: BOTH,
-        tolerance: tolerance(10, 8_000, 15_000),
+        tolerance: tolerance(15, 4_000, 15_000),
     },
     // It holds no lock: events of forecasts wait for it, and nothing else.
     FaultRow {
@@ -135,7 +138,7 @@ pub(super) const ROWS: &[FaultRow] = &[
         control_proof: "the server's count of deadlocks rises, and not by those that ended against us",
         effect_proof: "the APIs' own counters: more answers with status 503 than before",
         engines: BOTH,
-        tolerance: tolerance(40, 4_000, 15_000),
+        tolerance: tolerance(70, 1_500, 15_000),
     },
     // What reads and then writes is refused; what only reads goes on.
     FaultRow {
@@ -146,7 +149,7 @@ pub(super) const ROWS: &[FaultRow] = &[
         control_proof: "a new session gets repeatable read, and a transaction of ours that reads and then writes gets 40001",
         effect_proof: "the APIs' own counters: more answers with status 503 than before",
         engines: BOTH,
-        tolerance: tolerance(40, 3_000, 15_000),
+        tolerance: tolerance(50, 1_500, 15_000),
     },
     // Nothing can be written where it needs room; reads go on.
     FaultRow {
@@ -169,9 +172,10 @@ pub(super) const ROWS: &[FaultRow] = &[
         control_proof: "the catalogue has our trigger, and an update of ours is ended with 57014",
         effect_proof: "the APIs' own counters: more answers with status 503 than before",
         engines: BOTH,
-        tolerance: tolerance(15, 6_000, 15_000),
+        tolerance: tolerance(35, 3_000, 15_000),
     },
-    // One of two replicas: the other and the primary answer.
+    // One of two replicas: the other and the primary answer. What is missing from all is what the load earns itself: a
+    // quota that is used up, an edit of an old version; in a long run that is up to a twelfth.
     FaultRow {
         name: "replica-stop",
         kind: "replica_stop",
@@ -180,7 +184,7 @@ pub(super) const ROWS: &[FaultRow] = &[
         control_proof: "its process or container is gone and its address refuses; later another life of the same cluster",
         effect_proof: "the APIs' own counters: it answers no read any more",
         engines: BOTH,
-        tolerance: tolerance(95, 1_500, 20_000),
+        tolerance: tolerance(90, 1_500, 20_000),
     },
     FaultRow {
         name: "replica-lag",
@@ -190,6 +194,6 @@ pub(super) const ROWS: &[FaultRow] = &[
         control_proof: "the replica says that its replay is paused",
         effect_proof: "the APIs' own counters: it answers no read any more",
         engines: BOTH,
-        tolerance: tolerance(95, 1_500, 15_000),
+        tolerance: tolerance(90, 1_500, 15_000),
     },
 ];
