@@ -1,8 +1,13 @@
 //! What every request passes on its way in and out, from the outside: observation, panics, time,
-//! size of headers, the address's rate; and for protected routes authentication and the user's rate.
+//! size of headers, the address's rate; and for protected routes authentication, the user's rate and the
+//! right.
+//!
+//! All of that is two of the router's layers, [`enter`] and [`authenticate`]: for every request the router
+//! clones whatever lies within a layer.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,6 +16,8 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header}
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use forecastle_domain::Right;
+use forecastle_store::{CacheKey, Peeked};
+use futures_util::FutureExt as _;
 use uuid::Uuid;
 
 use crate::client_address::{client_address, limiter_address};
@@ -20,13 +27,16 @@ use crate::product_events;
 use crate::rate_limit::Decisions;
 use crate::session_check::{self, Caller, forget_limit};
 use crate::state::AppState;
+use crate::tokens::Subject;
+use crate::wanted;
 
 /// Where the request came from, as a limiter counts it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ClientAddress(pub(crate) IpAddr);
 
-/// Gives the request an id, measures it, and logs the cause of a bug once. The outermost layer.
-pub(crate) async fn observe(State(state): State<AppState>, mut request: Request, next: Next) -> Response {
+/// Gives the request an id, measures it, and logs the cause of a bug once; inside of that it is bounded. The
+/// outermost layer.
+pub(crate) async fn enter(State(entrance): State<Entrance>, mut request: Request, next: Next) -> Response {
     let started = Instant::now();
     let id = Uuid::new_v4().to_string();
     let route = request.extensions().get::<MatchedPath>().map_or("unmatched", MatchedPath::as_str).to_owned();
@@ -36,7 +46,7 @@ pub(crate) async fn observe(State(state): State<AppState>, mut request: Request,
     request.extensions_mut().insert(decisions.clone());
 
     let mut measurement = Measurement { route: route.clone(), method, started, is_taken: false };
-    let mut response = next.run(request).await;
+    let mut response = bounded(&entrance, request, next).await;
 
     let status = response.status();
     if let Some(Cause(cause)) = response.extensions_mut().remove::<Cause>() {
@@ -48,7 +58,7 @@ pub(crate) async fn observe(State(state): State<AppState>, mut request: Request,
     if is_private {
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-store"));
     }
-    if state.is_draining() {
+    if entrance.state.is_draining() {
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     decisions.write(headers);
@@ -106,40 +116,43 @@ fn method_label(method: &Method) -> &'static str {
     }
 }
 
-/// The answer to a handler that panicked; what it said may hold anything, so it is not logged here.
-pub(crate) fn panicked(_: Box<dyn std::any::Any + Send>) -> Response {
-    ApiError::internal("a handler panicked").into_response()
-}
-
-/// Answers 503 to what takes too long. What ends sessions may rightly wait for caches to run out.
-pub(crate) async fn bound_time(State(state): State<AppState>, request: Request, next: Next) -> Response {
+/// Answers 503 to what takes too long, and 500 where a handler panicked; what it said may hold anything, so it
+/// is not logged here. What ends sessions may rightly wait for caches to run out.
+async fn bounded(entrance: &Entrance, request: Request, next: Next) -> Response {
+    let config = &entrance.state.config;
     let route = request.extensions().get::<MatchedPath>().map_or("unmatched", MatchedPath::as_str);
     let extra = if openapi::ends_sessions(request.method(), route) {
-        forget_limit(state.config.session_cache)
+        forget_limit(config.session_cache)
     } else {
         Duration::ZERO
     };
-    match tokio::time::timeout(state.config.request_timeout + extra, next.run(request)).await {
-        Ok(response) => response,
+    let answer = AssertUnwindSafe(limited(entrance, request, next)).catch_unwind();
+    match tokio::time::timeout(config.request_timeout + extra, answer).await {
+        Ok(Ok(response)) => response,
+        Ok(Err(_)) => ApiError::internal("a handler panicked").into_response(),
         Err(_) => ApiError::unavailable().into_response(),
     }
 }
 
-/// Refuses a request with too much in its headers.
-pub(crate) async fn bound_headers(State(state): State<AppState>, request: Request, next: Next) -> Response {
+/// Refuses a request with too much in its headers, or of an address that asks too often.
+async fn limited(entrance: &Entrance, mut request: Request, next: Next) -> Response {
     let bytes: usize = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
-    if bytes + request.uri().path_and_query().map_or(0, |p| p.as_str().len()) > state.config.header_bytes_max {
+    let bytes = bytes + request.uri().path_and_query().map_or(0, |p| p.as_str().len());
+    if bytes > entrance.state.config.header_bytes_max {
         return ApiError::headers_too_large().into_response();
     }
-    next.run(request).await
+    match limit_address(entrance, &mut request).await {
+        Ok(()) => next.run(request).await,
+        Err(refusal) => refusal.into_response(),
+    }
 }
 
 /// Methods by path, as the router matches it.
 pub(crate) type Operations = HashMap<String, Vec<Method>>;
 
-/// What [`limit_address`] goes by.
+/// What [`enter`] goes by.
 #[derive(Clone)]
-pub(crate) struct AddressLimit {
+pub(crate) struct Entrance {
     pub(crate) state: AppState,
     /// What stands behind [`authenticate`].
     pub(crate) authenticated: Arc<Operations>,
@@ -152,17 +165,17 @@ struct AddressDue(IpAddr);
 /// Finds out the client's address and takes one of its tokens. What machines ask (health, metrics) is
 /// not counted. Where authentication follows, only this instance's own count is asked here, and Redis there,
 /// once for everything.
-pub(crate) async fn limit_address(State(limit): State<AddressLimit>, mut request: Request, next: Next) -> Response {
-    let state = limit.state;
+async fn limit_address(entrance: &Entrance, request: &mut Request) -> Result<(), ApiError> {
+    let state = &entrance.state;
     let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
-    let Some(peer) = peer else { return ApiError::internal("no peer address").into_response() };
+    let peer = peer.ok_or_else(|| ApiError::internal("no peer address"))?;
     let address = limiter_address(client_address(peer, request.headers(), &state.config.trusted_proxies));
     request.extensions_mut().insert(ClientAddress(address));
     if ["/livez", "/readyz", "/metrics"].contains(&request.uri().path()) {
-        return next.run(request).await;
+        return Ok(());
     }
     let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
-    let methods = route.and_then(|route| limit.authenticated.get(route));
+    let methods = route.and_then(|route| entrance.authenticated.get(route));
     let is_authenticated = methods.is_some_and(|methods| methods.contains(request.method()));
     let decision = if is_authenticated {
         request.extensions_mut().insert(AddressDue(address));
@@ -170,10 +183,7 @@ pub(crate) async fn limit_address(State(limit): State<AddressLimit>, mut request
     } else {
         Some(state.limiter.address(address).await)
     };
-    match decision.map_or(Ok(()), |decision| decisions_of(&request).note(decision)) {
-        Ok(()) => next.run(request).await,
-        Err(refusal) => refusal.into_response(),
-    }
+    decision.map_or(Ok(()), |decision| decisions_of(request).note(decision))
 }
 
 /// Takes one of the address's tokens for guessing credentials, beside the general one.
@@ -188,12 +198,32 @@ pub(crate) async fn limit_credentials(State(state): State<AppState>, request: Re
     }
 }
 
-/// Lets through who bears a good token of a session that stands, and counts its user.
-pub(crate) async fn authenticate(State(state): State<AppState>, mut request: Request, next: Next) -> Response {
+/// What [`authenticate`] goes by.
+#[derive(Clone)]
+pub(crate) struct Guard {
+    pub(crate) state: AppState,
+    /// What the route's group declares.
+    pub(crate) right: Right,
+}
+
+/// Lets through who bears a good token of a session that stands, counts its user, and then lets through whose
+/// role has the group's right.
+pub(crate) async fn authenticate(State(guard): State<Guard>, mut request: Request, next: Next) -> Response {
+    let Guard { state, right } = guard;
     let due = request.extensions_mut().remove::<AddressDue>();
-    match admit(&state, request.headers(), decisions_of(&request), due).await {
-        Ok(caller) => {
+    let subject = bearer_token(request.headers()).and_then(|token| state.config.keys.current().verify(token).ok());
+    let wanted = subject.and_then(|subject| wanted::key_of(&request, subject.tenant));
+    let admitted = admit(&state, subject, decisions_of(&request), due, wanted).await;
+    let permitted = admitted.and_then(|admitted| match admitted.0.role.may(right) {
+        true => Ok(admitted),
+        false => Err(ApiError::role_forbidden()),
+    });
+    match permitted {
+        Ok((caller, peeked)) => {
             request.extensions_mut().insert(caller);
+            if let Some(peeked) = peeked {
+                request.extensions_mut().insert(peeked);
+            }
             let event = product_events::of(&request);
             let response = next.run(request).await;
             if let Some(event) = event
@@ -210,25 +240,14 @@ pub(crate) async fn authenticate(State(state): State<AppState>, mut request: Req
     }
 }
 
-/// Lets through whose role has the right that the route's group declares. Behind [`authenticate`]; without
-/// a caller from there nobody comes in.
-pub(crate) async fn require_right(State(right): State<Right>, request: Request, next: Next) -> Response {
-    let refusal = match request.extensions().get::<Caller>() {
-        Some(caller) if caller.role.may(right) => return next.run(request).await,
-        Some(_) => ApiError::role_forbidden(),
-        None => ApiError::unauthenticated(),
-    };
-    metrics::counter!("forecastle_refused_total", "code" => refusal.code()).increment(1);
-    refusal.into_response()
-}
-
+/// Who asks, and what was already found of that which they ask for.
 async fn admit(
     state: &AppState,
-    headers: &HeaderMap,
+    subject: Option<Subject>,
     decisions: Arc<Decisions>,
     due: Option<AddressDue>,
-) -> Result<Caller, ApiError> {
-    let subject = bearer_token(headers).and_then(|token| state.config.keys.current().verify(token).ok());
+    wanted: Option<CacheKey>,
+) -> Result<(Caller, Option<Peeked>), ApiError> {
     // Whatever was sent costs the address a token, before anybody is told what is wrong with it.
     let Some(subject) = subject else {
         if let Some(AddressDue(address)) = due {
@@ -241,17 +260,18 @@ async fn admit(
             tokio::join!(session_check::check(state, subject), state.limiter.user(subject.tenant, subject.user));
         let caller = caller?;
         decisions.note(of_user)?;
-        return Ok(caller);
+        return Ok((caller, None));
     };
     let key = session_check::key_of(subject);
-    let asked = match state.limiter.admit(address, (subject.tenant, subject.user), &key).await {
+    let wanted = wanted.filter(|_| !state.config.cache_ttl.is_zero());
+    let asked = match state.limiter.admit(address, (subject.tenant, subject.user), &key, wanted).await {
         Ok(asked) => asked,
         Err(refusal) => return Err(decisions.note(refusal).err().unwrap_or_else(ApiError::unauthenticated)),
     };
     decisions.note(asked.address)?;
     let caller = session_check::judge(state, subject, asked.session).await?;
     decisions.note(asked.user)?;
-    Ok(caller)
+    Ok((caller, asked.wanted))
 }
 
 /// The token of the one `Authorization: Bearer` header.

@@ -29,6 +29,7 @@ pub mod streams;
 mod texts;
 pub mod tokens;
 mod verified_tokens;
+mod wanted;
 
 pub use client_address::{BadNetwork, TrustedNetwork};
 pub use config::{ApiConfig, Limits, Rate};

@@ -19,7 +19,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use forecastle_domain::{TenantId, UserId};
 use forecastle_store::admission::Admission;
 use forecastle_store::limiter::{Allowance, Bucket, Taken};
-use forecastle_store::{Cache, CacheKey, CacheUnavailable, Lookup};
+use forecastle_store::{Cache, CacheKey, CacheUnavailable, Lookup, Peeked};
 use governor::clock::{Clock as _, DefaultClock};
 use governor::{DefaultKeyedRateLimiter, Quota};
 use serde::de::DeserializeOwned;
@@ -91,6 +91,8 @@ pub(crate) struct Asked<T> {
     /// To be noted once the session has been judged.
     pub(crate) user: Decision,
     pub(crate) session: Lookup<T>,
+    /// To be opened once the session has been judged.
+    pub(crate) wanted: Option<Peeked>,
 }
 
 /// One instance's limiter.
@@ -166,8 +168,8 @@ impl RateLimiter {
         self.shared_or_floor("user", rate, taken, &self.users, caller)
     }
 
-    /// The address, which has passed [`Self::address_ceiling`], the user and a look at the session, in one
-    /// trip.
+    /// The address, which has passed [`Self::address_ceiling`], the user, a look at the session and one at what is
+    /// wanted, in one trip.
     ///
     /// # Errors
     /// The address's refusal; nothing else was asked then.
@@ -176,6 +178,7 @@ impl RateLimiter {
         address: IpAddr,
         caller: (TenantId, UserId),
         session: &CacheKey,
+        wanted: Option<CacheKey>,
     ) -> Result<Asked<T>, Decision> {
         let user_ceiling = self.users.ceiling.decide("user", caller);
         if !user_ceiling.admitted {
@@ -184,17 +187,17 @@ impl RateLimiter {
                 return Err(address);
             }
             // The session is judged before the user's rate: whoever is nobody learns nothing about it.
-            return Ok(Asked { address, user: user_ceiling, session: self.cache.get(session).await });
+            return Ok(Asked { address, user: user_ceiling, session: self.cache.get(session).await, wanted: None });
         }
         let user = allowance(Bucket::User(caller.0, caller.1), self.limits.user);
-        let answer = self.cache.admit(self.address_allowance(address), user, session).await;
+        let answer = self.cache.admit(self.address_allowance(address), user, session, wanted).await;
         let answer = answer.unwrap_or_else(Admission::unanswered);
         let address = self.shared_or_floor("address", self.limits.address, answer.address, &self.addresses, address);
         if !address.admitted {
             return Err(address);
         }
         let user = self.shared_or_floor("user", self.limits.user, answer.user, &self.users, caller);
-        Ok(Asked { address, user, session: answer.session })
+        Ok(Asked { address, user, session: answer.session, wanted: answer.wanted })
     }
 
     fn address_allowance(&self, address: IpAddr) -> Allowance {

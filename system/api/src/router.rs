@@ -7,11 +7,10 @@ use axum::extract::DefaultBodyLimit;
 use axum::http::{Method, StatusCode};
 use axum::middleware::from_fn_with_state;
 use forecastle_domain::Right;
-use tower_http::catch_panic::CatchPanicLayer;
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::error::ApiError;
-use crate::layers::{self, AddressLimit, Operations};
+use crate::layers::{self, Entrance, Guard, Operations};
 use crate::routes;
 use crate::state::AppState;
 
@@ -22,25 +21,19 @@ pub(crate) fn router(state: AppState) -> Router {
         let group = routes::of_right(*right);
         // A layer around no route at all is refused by the router.
         if !group.get_openapi().paths.paths.is_empty() {
-            let group = group
-                .route_layer(from_fn_with_state(*right, layers::require_right))
-                .route_layer(from_fn_with_state(state.clone(), layers::authenticate));
-            protected = protected.merge(group);
+            let guard = Guard { state: state.clone(), right: *right };
+            protected = protected.merge(group.route_layer(from_fn_with_state(guard, layers::authenticate)));
         }
     }
     let credentials = routes::credentials().route_layer(from_fn_with_state(state.clone(), layers::limit_credentials));
     let signed = routes::signed().layer(DefaultBodyLimit::max(state.config.webhook_bytes_max));
-    let authenticated = Arc::new(operations(&protected));
+    let entrance = Entrance { state: state.clone(), authenticated: Arc::new(operations(&protected)) };
+    let body_limit = DefaultBodyLimit::max(state.config.body_bytes_max);
     let (router, _) = routes::public().merge(signed).merge(credentials).merge(protected).split_for_parts();
     router
         .fallback(|| async { ApiError::not_found() })
         .method_not_allowed_fallback(|| async { ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed") })
-        .layer(DefaultBodyLimit::max(state.config.body_bytes_max))
-        .layer(from_fn_with_state(AddressLimit { state: state.clone(), authenticated }, layers::limit_address))
-        .layer(from_fn_with_state(state.clone(), layers::bound_headers))
-        .layer(from_fn_with_state(state.clone(), layers::bound_time))
-        .layer(CatchPanicLayer::custom(layers::panicked))
-        .layer(from_fn_with_state(state.clone(), layers::observe))
+        .layer((from_fn_with_state(entrance, layers::enter), body_limit))
         .with_state(state)
 }
 

@@ -236,6 +236,19 @@ pub struct FillLease {
     mark: String,
 }
 
+/// What lay under a key at one moment, unread; good for the request that looked, and for no other.
+#[derive(Debug, Clone)]
+pub struct Peeked {
+    key: CacheKey,
+    found: Option<Vec<u8>>,
+}
+
+impl Peeked {
+    pub(crate) const fn of(key: CacheKey, found: Option<Vec<u8>>) -> Self {
+        Self { key, found }
+    }
+}
+
 impl FillLease {
     /// Under a mark that nobody else has; the right itself comes with a miss.
     pub(crate) fn new(key: &CacheKey) -> Self {
@@ -414,11 +427,37 @@ impl Cache {
         L: Future<Output = Result<T, E>>,
         K: Fn(&T) -> bool,
     {
+        self.peeked_or_load(None, key, ttl, load, keep).await
+    }
+
+    /// The same after a look that this very request has had already, if it was one at this key.
+    ///
+    /// # Errors
+    /// Those of `load`; never Redis's.
+    pub async fn peeked_or_load<T, E, L, K>(
+        &self,
+        peeked: Option<Peeked>,
+        key: &CacheKey,
+        ttl: Duration,
+        load: L,
+        keep: K,
+    ) -> Result<T, E>
+    where
+        T: Serialize + DeserializeOwned + Sync,
+        L: Future<Output = Result<T, E>>,
+        K: Fn(&T) -> bool,
+    {
         if ttl.is_zero() {
             // Set so by whoever runs it: nothing of this is kept, nor looked for.
             return load.await;
         }
-        if let Some(value) = self.peek(key).await
+        let peeked = match peeked {
+            Some(peeked) if peeked.key == *key => peeked,
+            _ => self.peek(key).await,
+        };
+        let lookup = read_value(peeked.found.as_deref()).map_or(Lookup::Miss(None), Lookup::Hit);
+        count_lookup(key, &lookup);
+        if let Lookup::Hit(value) = lookup
             && keep(&value)
         {
             return Ok(value);
@@ -453,20 +492,12 @@ impl Cache {
     }
 
     /// A look that leaves no mark behind: all that a hit takes, and cheaper than a script.
-    async fn peek<T: DeserializeOwned>(&self, key: &CacheKey) -> Option<T> {
+    async fn peek(&self, key: &CacheKey) -> Peeked {
         let found = match self.may_give_out(key) {
             true => self.shared.link.command::<Option<Vec<u8>>>(redis::cmd("GET").arg(key.as_str())).await,
             false => Ok(None),
         };
-        let lookup = match read_value(found.ok().flatten().as_deref()) {
-            Some(value) => Lookup::Hit(value),
-            None => Lookup::Miss(None),
-        };
-        count_lookup(key, &lookup);
-        match lookup {
-            Lookup::Hit(value) => Some(value),
-            Lookup::Miss(_) => None,
-        }
+        Peeked::of(key.clone(), found.ok().flatten())
     }
 
     /// Like [`Cache::get`], but a mark that stands is taken over: its owner's fill will be refused.

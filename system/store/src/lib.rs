@@ -54,7 +54,7 @@ pub mod usage;
 mod wal_position;
 pub mod webhooks;
 
-pub use cache::{Cache, CacheKey, CacheOptions, CacheUnavailable, Deletion, FillLease, Lookup};
+pub use cache::{Cache, CacheKey, CacheOptions, CacheUnavailable, Deletion, FillLease, Lookup, Peeked};
 pub use error::{StoreError, UnavailableReason};
 pub use pool::{Db, DbOptions, PoolStats};
 pub use reads::{ReadFuture, Reads, ReplicaAddress, ReplicaOptions, ReplicaStats};

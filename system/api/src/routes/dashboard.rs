@@ -14,6 +14,7 @@ use crate::error::ApiError;
 use crate::reply::Reply;
 use crate::session_check::Caller;
 use crate::state::AppState;
+use crate::wanted::Found;
 
 /// A tenant at a glance.
 #[derive(Serialize, Deserialize, ToSchema)]
@@ -52,11 +53,15 @@ pub(crate) struct RecentForecast {
 
 /// Read the dashboard.
 #[utoipa::path(get, path = "/v1/dashboard", tag = "dashboard", responses((status = 200, body = Dashboard)))]
-pub(crate) async fn read(State(state): State<AppState>, caller: Caller) -> Result<Reply, ApiError> {
+pub(crate) async fn read(
+    State(state): State<AppState>,
+    caller: Caller,
+    Found(found): Found,
+) -> Result<Reply, ApiError> {
     let key = CacheKey::dashboard(caller.tenant);
     let load = state.reads.read(caller.tenant, |scope| Box::pin(load(scope)));
     let found: Result<Dashboard, StoreError> =
-        state.cache.get_or_load(&key, state.config.cache_ttl, load, |_| true).await;
+        state.cache.peeked_or_load(found, &key, state.config.cache_ttl, load, |_| true).await;
     let mut dashboard = found?;
     if dashboard.usage.is_over(Utc::now()) {
         // Kept since before the period turned: its usage is the last period's.

@@ -23,6 +23,7 @@ use crate::idempotent::{self, Begun, IdempotencyKey};
 use crate::reply::Reply;
 use crate::session_check::Caller;
 use crate::state::AppState;
+use crate::wanted::Found;
 
 /// Which scenario to forecast.
 #[derive(Deserialize, ToSchema)]
@@ -179,13 +180,19 @@ fn accept(body: &[u8]) -> Result<ScenarioId, ApiError> {
         (status = 200, body = Forecast),
         (status = 404, body = Problem, content_type = "application/problem+json", description = "Absent, or not yours."),
     ))]
-pub(crate) async fn read(State(state): State<AppState>, caller: Caller, PathId(id): PathId) -> Result<Reply, ApiError> {
+pub(crate) async fn read(
+    State(state): State<AppState>,
+    caller: Caller,
+    PathId(id): PathId,
+    Found(found): Found,
+) -> Result<Reply, ApiError> {
     let id = ForecastId::from_uuid(id);
     let key = CacheKey::forecast(caller.tenant, id);
     let load = state.reads.read(caller.tenant, |scope| Box::pin(forecasts::read(scope, id)));
     // Only what can no longer change is kept.
     let is_final = |found: &Option<forecasts::Forecast>| found.as_ref().is_some_and(|f| f.summary.is_terminal());
-    let found: Result<_, StoreError> = state.cache.get_or_load(&key, state.config.cache_ttl, load, is_final).await;
+    let found: Result<_, StoreError> =
+        state.cache.peeked_or_load(found, &key, state.config.cache_ttl, load, is_final).await;
     Ok(Reply::json(StatusCode::OK, &Forecast::from(found?.ok_or_else(ApiError::not_found)?)))
 }
 

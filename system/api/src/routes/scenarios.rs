@@ -23,6 +23,7 @@ use crate::reply::Reply;
 use crate::session_check::Caller;
 use crate::state::AppState;
 use crate::texts::ShortText;
+use crate::wanted::Found;
 
 /// What a user writes into a scenario.
 #[derive(Deserialize, ToSchema)]
@@ -159,12 +160,17 @@ async fn store(tx: &mut TenantTx, content: &ScenarioContent) -> Result<Reply, Ap
         (status = 200, body = Scenario, headers(("ETag" = String))),
         (status = 404, body = Problem, content_type = "application/problem+json", description = "Absent, or not yours."),
     ))]
-pub(crate) async fn read(State(state): State<AppState>, caller: Caller, PathId(id): PathId) -> Result<Reply, ApiError> {
+pub(crate) async fn read(
+    State(state): State<AppState>,
+    caller: Caller,
+    PathId(id): PathId,
+    Found(found): Found,
+) -> Result<Reply, ApiError> {
     let id = ScenarioId::from_uuid(id);
     let key = CacheKey::scenario(caller.tenant, id);
     let load = state.reads.read(caller.tenant, |scope| Box::pin(scenarios::read(scope, id)));
     let found: Result<Option<scenarios::Scenario>, StoreError> =
-        state.cache.get_or_load(&key, state.config.cache_ttl, load, Option::is_some).await;
+        state.cache.peeked_or_load(found, &key, state.config.cache_ttl, load, Option::is_some).await;
     let scenario = found?.ok_or_else(ApiError::not_found)?;
     let version = scenario.version;
     Ok(Reply::json(StatusCode::OK, &Scenario::from(scenario)).version(version))

@@ -44,19 +44,19 @@ fn counts(admission: &Admission<u32>) -> [(bool, u32); 2] {
 async fn a_request_takes_a_token_of_each_and_looks_its_session_up_as_a_single_look_does() {
     let redis = Redis::start();
     let cache = open(&redis);
-    let first = cache.admit::<u32>(address(90), user(50), &session()).await.unwrap();
+    let first = cache.admit::<u32>(address(90), user(50), &session(), None).await.unwrap();
     assert_eq!(counts(&first), [(true, 89), (true, 49)]);
     let Lookup::Miss(Some(lease)) = first.session else { panic!("{:?}", first.session) };
 
-    let meanwhile = cache.admit::<u32>(address(90), user(50), &session()).await.unwrap();
+    let meanwhile = cache.admit::<u32>(address(90), user(50), &session(), None).await.unwrap();
     assert!(matches!(meanwhile.session, Lookup::Miss(None)), "somebody else is about to fill it");
     assert!(cache.fill(lease, &7, TTL).await);
-    let hit = cache.admit::<u32>(address(90), user(50), &session()).await.unwrap();
+    let hit = cache.admit::<u32>(address(90), user(50), &session(), None).await.unwrap();
     assert!(matches!(hit.session, Lookup::Hit(7)), "{:?}", hit.session);
     assert!(matches!(cache.get::<u32>(&session()).await, Lookup::Hit(7)));
 
     cache.delete(&[session()]).await;
-    let gone = cache.admit::<u32>(address(90), user(50), &session()).await.unwrap();
+    let gone = cache.admit::<u32>(address(90), user(50), &session(), None).await.unwrap();
     assert!(matches!(gone.session, Lookup::Miss(Some(_))), "{:?}", gone.session);
     let taken = cache.take_token(user(50)).await.unwrap();
     assert!((45..=47).contains(&taken.remaining), "one bucket, however it is asked: {}", taken.remaining);
@@ -68,9 +68,9 @@ async fn an_address_without_a_token_costs_its_user_none_and_learns_nothing_of_th
     let cache = open(&redis);
     let Lookup::Miss(Some(lease)) = cache.get::<u32>(&session()).await else { panic!("an empty cache") };
     assert!(cache.fill(lease, &7, TTL).await);
-    assert!(matches!(cache.admit::<u32>(address(1), user(9), &session()).await.unwrap().session, Lookup::Hit(7)));
+    assert!(matches!(cache.admit::<u32>(address(1), user(9), &session(), None).await.unwrap().session, Lookup::Hit(7)));
     for _ in 0..5 {
-        let refused = cache.admit::<u32>(address(1), user(9), &session()).await.unwrap();
+        let refused = cache.admit::<u32>(address(1), user(9), &session(), None).await.unwrap();
         let taken = refused.address.unwrap();
         assert!(!taken.admitted && taken.wait > Duration::ZERO);
         assert!(matches!(refused.session, Lookup::Miss(None)), "{:?}", refused.session);
@@ -83,8 +83,8 @@ async fn an_address_without_a_token_costs_its_user_none_and_learns_nothing_of_th
 async fn a_user_without_a_token_is_told_so_beside_the_session() {
     let redis = Redis::start();
     let cache = open(&redis);
-    assert_eq!(counts(&cache.admit::<u32>(address(9), user(1), &session()).await.unwrap())[1], (true, 0));
-    let refused = cache.admit::<u32>(address(9), user(1), &session()).await.unwrap();
+    assert_eq!(counts(&cache.admit::<u32>(address(9), user(1), &session(), None).await.unwrap())[1], (true, 0));
+    let refused = cache.admit::<u32>(address(9), user(1), &session(), None).await.unwrap();
     assert_eq!(counts(&refused), [(true, 7), (false, 0)]);
 }
 
@@ -98,11 +98,11 @@ async fn a_redis_without_memory_counts_nothing_and_still_tells_what_it_holds() {
     let mut link = client.get_multiplexed_async_connection().await.unwrap();
     let _: () = redis::cmd("CONFIG").arg(&["SET", "maxmemory", "1"]).query_async(&mut link).await.unwrap();
 
-    let full = cache.admit::<u32>(address(9), user(9), &session()).await.unwrap();
+    let full = cache.admit::<u32>(address(9), user(9), &session(), None).await.unwrap();
     assert_eq!((full.address, full.user), (Err(CacheUnavailable::Refused), Err(CacheUnavailable::Refused)));
     assert!(matches!(full.session, Lookup::Hit(7)), "{:?}", full.session);
     let other = CacheKey::session(tenant(), SessionId::from_uuid(Uuid::from_u128(4)));
-    let full = cache.admit::<u32>(address(9), user(9), &other).await.unwrap();
+    let full = cache.admit::<u32>(address(9), user(9), &other, None).await.unwrap();
     assert!(matches!(full.session, Lookup::Miss(None)), "its mark does not fit, so it may not fill");
     assert_eq!(cache.take_token(address(9)).await, Err(CacheUnavailable::Refused));
 }
@@ -114,6 +114,28 @@ async fn what_is_no_text_under_the_sessions_key_is_a_miss() {
     let client = redis::Client::open(redis.url()).unwrap();
     let mut link = client.get_multiplexed_async_connection().await.unwrap();
     let _: i64 = redis::cmd("LPUSH").arg(session().as_str()).arg("7").query_async(&mut link).await.unwrap();
-    let asked = cache.admit::<u32>(address(9), user(9), &session()).await.unwrap();
+    let asked = cache.admit::<u32>(address(9), user(9), &session(), None).await.unwrap();
     assert!(matches!(asked.session, Lookup::Miss(Some(_))), "{:?}", asked.session);
+}
+
+#[tokio::test]
+async fn what_is_wanted_comes_in_the_same_trip_and_saves_the_look() {
+    let redis = Redis::start();
+    let cache = open(&redis);
+    let wanted = CacheKey::dashboard(tenant());
+    let ask = async || cache.admit::<u32>(address(9), user(9), &session(), Some(wanted.clone())).await.unwrap().wanted;
+    let load = async |value: u32| Ok::<u32, ()>(value);
+    let missed = ask().await;
+    assert!(missed.is_some(), "asked, and nothing was there");
+    assert_eq!(cache.peeked_or_load(missed, &wanted, TTL, load(1), |_| true).await, Ok(1));
+    assert_eq!(cache.peeked_or_load(ask().await, &wanted, TTL, load(2), |_| true).await, Ok(1), "as it was kept");
+
+    let of_another_key = cache.admit::<u32>(address(9), user(9), &session(), Some(session())).await.unwrap().wanted;
+    assert_eq!(cache.peeked_or_load(of_another_key, &wanted, TTL, load(3), |_| true).await, Ok(1));
+
+    let before = ask().await;
+    cache.delete(std::slice::from_ref(&wanted)).await;
+    let after = ask().await;
+    assert_eq!(cache.peeked_or_load(before, &wanted, TTL, load(4), |_| true).await, Ok(1), "it looked before");
+    assert_eq!(cache.peeked_or_load(after, &wanted, TTL, load(5), |_| true).await, Ok(5));
 }
