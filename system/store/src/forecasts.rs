@@ -109,11 +109,18 @@ pub async fn request(
         Err(refused) => return Ok(refused),
     };
     let query = sqlx::query_as(
-        "INSERT INTO app.forecasts (tenant_id, forecast_id, scenario_id, scenario_version, requested_by, input, state,
-                                    requested_at, quota_period, quota_state)
-         VALUES ($1, $2, $3, $4, $5, $6, 'queued', now(), $7, 'held')
-         RETURNING forecast_id, scenario_id, scenario_version, state, 0 AS attempts, requested_at, started_at,
-                   finished_at, engine_version, result_hash, error_code, input, result",
+        "WITH asked AS (
+             INSERT INTO app.forecasts (tenant_id, forecast_id, scenario_id, scenario_version, requested_by, input,
+                                        state, requested_at, quota_period, quota_state)
+             VALUES ($1, $2, $3, $4, $5, $6, 'queued', now(), $7, 'held')
+             RETURNING *),
+         queued AS (
+             INSERT INTO app.jobs (tenant_id, job_id, kind, subject_id, state, ready_at, enqueued_at)
+             VALUES ($1, $2, $8, $2, 'queued', now(), now())
+             RETURNING attempts, pg_notify($9, ''))
+         SELECT forecast_id, scenario_id, scenario_version, state, attempts, requested_at, started_at, finished_at,
+                engine_version, result_hash, error_code, input, result
+         FROM asked, queued",
     );
     let query = query
         .bind(tenant)
@@ -122,9 +129,10 @@ pub async fn request(
         .bind(scenario.version)
         .bind(user.as_uuid())
         .bind(Json(&scenario.input))
-        .bind(period);
+        .bind(period)
+        .bind(jobs::KIND_FORECAST)
+        .bind(jobs::CHANNEL);
     let forecast: Forecast = tx.one(query).await?;
-    jobs::enqueue_forecast(tx, id).await?;
     Ok(Requested::Forecast(Box::new(forecast)))
 }
 

@@ -90,11 +90,12 @@ pub async fn store(
     answer: &StoredAnswer,
     ttl: Duration,
 ) -> Result<(), StoreError> {
+    // By the transaction's own time: a volatile one is no bound for an index, and every key that holds would be read.
     let query = sqlx::query(
         "WITH spent AS (
              DELETE FROM app.idempotency_keys old
              USING (SELECT user_id, key FROM app.idempotency_keys
-                    WHERE tenant_id = $1 AND expires_at <= clock_timestamp() AND (user_id, key) <> ($2, $3)
+                    WHERE tenant_id = $1 AND expires_at <= now() AND (user_id, key) <> ($2, $3)
                     ORDER BY expires_at LIMIT 4 FOR UPDATE SKIP LOCKED) AS over
              WHERE old.tenant_id = $1 AND old.user_id = over.user_id AND old.key = over.key)
          INSERT INTO app.idempotency_keys AS k

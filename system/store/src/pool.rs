@@ -92,6 +92,10 @@ impl DbOptions {
         Ok(options.application_name(&self.application_name).options([
             ("search_path", "app".to_owned()),
             ("timezone", "UTC".to_owned()),
+            // Statements are few, prepared, and each goes by an index of its own. A plan for each call's values would
+            // cost more than the call; one that was made while a table was small would read all of it long after.
+            ("plan_cache_mode", "force_generic_plan".to_owned()),
+            ("enable_seqscan", "off".to_owned()),
             ("statement_timeout", self.statement_timeout.as_millis().to_string()),
             ("lock_timeout", self.lock_timeout.as_millis().to_string()),
             ("idle_in_transaction_session_timeout", self.idle_in_transaction_timeout.as_millis().to_string()),
