@@ -1,5 +1,7 @@
 //! Jobs end well: result, usage event and job state in one transaction, each job under its own fence.
 
+use std::sync::Arc;
+
 use forecastle_domain::{TenantId, UsageEventId};
 use uuid::Uuid;
 
@@ -12,8 +14,8 @@ use crate::pool::Db;
 pub struct Outcome {
     /// Version of the mathematics.
     pub engine_version: String,
-    /// The result, as it is shown.
-    pub result: serde_json::Value,
+    /// The result as it is shown, JSON. Written as text once, since it is copied for each try to store it.
+    pub result: Arc<str>,
     /// Lower-case hex SHA-256 of the canonical form.
     pub result_hash: String,
 }
@@ -55,15 +57,15 @@ pub async fn complete_all(db: &Db, tenant: TenantId, completions: &[Completion])
         jobs.push(claim.job_id);
         fences.push(claim.fence);
         let outcome = outcome.as_ref();
-        engines.push(outcome.map(|(outcome, _)| outcome.engine_version.clone()));
-        results.push(outcome.map(|(outcome, _)| outcome.result.clone()));
-        hashes.push(outcome.map(|(outcome, _)| outcome.result_hash.clone()));
+        engines.push(outcome.map(|(outcome, _)| outcome.engine_version.as_str()));
+        results.push(outcome.map(|(outcome, _)| &*outcome.result));
+        hashes.push(outcome.map(|(outcome, _)| outcome.result_hash.as_str()));
         events.push(outcome.map(|(_, event)| event.as_uuid()));
     }
     let mut tx = db.tenant(tenant).begin().await?;
     let query = sqlx::query_as(
         "WITH wanted AS (
-             SELECT * FROM unnest($2::uuid[], $3::bigint[], $4::text[], $5::jsonb[], $6::text[], $7::uuid[])
+             SELECT * FROM unnest($2::uuid[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::uuid[])
                  AS w (job_id, fence, engine_version, result, result_hash, usage_event_id)),
          held AS (
              UPDATE app.jobs j SET state = 'succeeded', lease_until = NULL, finished_at = now()
@@ -73,7 +75,7 @@ pub async fn complete_all(db: &Db, tenant: TenantId, completions: &[Completion])
              RETURNING j.job_id, j.kind, j.subject_id, w.engine_version, w.result, w.result_hash, w.usage_event_id),
          done AS (
              UPDATE app.forecasts f
-             SET state = 'succeeded', engine_version = held.engine_version, result = held.result,
+             SET state = 'succeeded', engine_version = held.engine_version, result = held.result::jsonb,
                  result_hash = held.result_hash, finished_at = now(), quota_state = 'consumed'
              FROM held
              WHERE f.tenant_id = $1 AND held.kind = 'forecast' AND f.forecast_id = held.subject_id

@@ -25,7 +25,7 @@ async fn claim_one(db: &Db, lease: Duration) -> ClaimedJob {
 fn outcome(mark: char) -> Outcome {
     Outcome {
         engine_version: "1".to_owned(),
-        result: serde_json::json!({ "mark": mark.to_string() }),
+        result: serde_json::json!({ "mark": mark.to_string() }).to_string().into(),
         result_hash: mark.to_string().repeat(64),
     }
 }

@@ -34,14 +34,16 @@ pub(crate) async fn run(input: serde_json::Value, lease: Arc<LeaseState>) -> Res
     let asked = Arc::clone(&lease);
     let computed = on_own_thread(move || {
         let progress = |percent| asked.set_percent(percent);
-        forecastle_forecast::run_reporting(&input, 1, &|| asked.should_stop().is_some(), &progress)
+        let forecast = forecastle_forecast::run_reporting(&input, 1, &|| asked.should_stop().is_some(), &progress)?;
+        // Here too, on the thread that computes: a result of many months has hundreds of kB.
+        Ok(Outcome {
+            engine_version: ENGINE_VERSION.to_owned(),
+            result: forecast.result.to_string().into(),
+            result_hash: forecast.result_hash,
+        })
     });
     match computed.await {
-        Ok(Ok(forecast)) => Ok(Outcome {
-            engine_version: ENGINE_VERSION.to_owned(),
-            result: forecast.result,
-            result_hash: forecast.result_hash,
-        }),
+        Ok(Ok(outcome)) => Ok(outcome),
         Ok(Err(ForecastError::Invalid(_))) => Err(JobError::Permanent { code: "invalid_input" }),
         Ok(Err(ForecastError::AmountOutOfRange)) => Err(JobError::Permanent { code: "amount_out_of_range" }),
         Ok(Err(ForecastError::Stopped)) => Err(JobError::Stopped(lease.should_stop().unwrap_or(StopReason::LeaseLost))),
