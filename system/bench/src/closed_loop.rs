@@ -12,6 +12,8 @@ use crate::client::{Call, Connection};
 
 /// What one block brought.
 pub(crate) struct Block {
+    /// How many came back.
+    pub(crate) requests: usize,
     pub(crate) per_second: f64,
     /// 95th percentile of latency, ms.
     pub(crate) p95_ms: f64,
@@ -59,5 +61,9 @@ pub(crate) async fn block(
     }
     latencies.sort_unstable();
     let p95 = latencies.get(latencies.len() * 95 / 100).copied().unwrap_or_default();
-    Ok(Block { per_second: latencies.len() as f64 / elapsed.as_secs_f64(), p95_ms: p95.as_secs_f64() * 1e3 })
+    Ok(Block {
+        requests: latencies.len(),
+        per_second: latencies.len() as f64 / elapsed.as_secs_f64(),
+        p95_ms: p95.as_secs_f64() * 1e3,
+    })
 }

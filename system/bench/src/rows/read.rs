@@ -14,7 +14,7 @@ use crate::bed::Bed;
 use crate::client::Call;
 use crate::closed_loop::{Block, block};
 use crate::customers;
-use crate::process::Process;
+use crate::process::{Process, cpu_seconds};
 use crate::reference_server::TENANT_HEADER;
 use crate::report::{Line, median};
 
@@ -44,16 +44,24 @@ pub(crate) async fn measure(setting: &Setting, cache: Cache) -> anyhow::Result<V
     let calls = Arc::new(calls);
     let cache_ttl_ms = if cache == Cache::On { "300000" } else { "0" };
     let limits = ["--rate-user-per-s", "1000000", "--rate-address-per-s", "1000000", "--cache-ttl-ms", cache_ttl_ms];
-    let (_api, api) = bed.serve("api-1", &limits)?;
-    let (_reference, reference) = start_reference(&bed)?;
+    let (api_process, api) = bed.serve("api-1", &limits)?;
+    let (reference_process, reference) = start_reference(&bed)?;
+    let (postgres, redis) = (bed.postgres.pid(), bed.redis.pid());
+    let our_cpu = || [api_process.pid(), postgres, redis].map(|pid| cpu_seconds(&[pid]));
+    let their_cpu = || [reference_process.pid(), postgres].map(|pid| cpu_seconds(&[pid]));
 
     for address in [api, reference] {
         block(address, &calls, CONNECTIONS, block_time / 2).await.context("warm up")?;
     }
     let (mut ours, mut theirs): (Vec<Block>, Vec<Block>) = (Vec::new(), Vec::new());
+    let (mut our_us, mut their_us) = (Vec::new(), Vec::new());
     for _ in 0..blocks {
+        let before = our_cpu();
         ours.push(block(api, &calls, CONNECTIONS, block_time).await.context("ask Forecastle")?);
+        our_us.push(each_us(&before, &our_cpu(), &ours));
+        let before = their_cpu();
         theirs.push(block(reference, &calls, CONNECTIONS, block_time).await.context("ask the reference")?);
+        their_us.push(each_us(&before, &their_cpu(), &theirs));
     }
     let ratios: Vec<f64> = ours.iter().zip(&theirs).map(|(a, b)| a.per_second / b.per_second).collect();
     let rate = |blocks: &[Block]| median(&blocks.iter().map(|b| b.per_second).collect::<Vec<_>>());
@@ -69,7 +77,26 @@ pub(crate) async fn measure(setting: &Setting, cache: Cache) -> anyhow::Result<V
          session in Redis as in production, both limiters, row-level security, {kept}; {CUSTOMERS} customers; block \
          ratios {}",
         ratios.iter().map(|ratio| format!("{ratio:.2}")).collect::<Vec<_>>().join(" ")
+    ))
+    .note(format!(
+        "CPU µs a request: instance {:.0}, PostgreSQL {:.0}, Redis {:.0}; reference {:.0}, PostgreSQL {:.0}",
+        part(&our_us, 0),
+        part(&our_us, 1),
+        part(&our_us, 2),
+        part(&their_us, 0),
+        part(&their_us, 1)
     ))])
+}
+
+/// What each request of the last block cost each process, µs.
+fn each_us<const N: usize>(before: &[f64; N], after: &[f64; N], blocks: &[Block]) -> [f64; N] {
+    let requests = blocks.last().map_or(1, |block| block.requests.max(1)) as f64;
+    std::array::from_fn(|process| (after[process] - before[process]) * 1e6 / requests)
+}
+
+/// The median of one process.
+fn part<const N: usize>(blocks: &[[f64; N]], process: usize) -> f64 {
+    median(&blocks.iter().map(|block| block[process]).collect::<Vec<_>>())
 }
 
 fn start_reference(bed: &Bed) -> anyhow::Result<(Process, SocketAddr)> {
