@@ -53,8 +53,8 @@ impl MailConfig {
             TokenPurpose::EmailVerification => self.verification_ttl,
             TokenPurpose::PasswordReset => self.reset_ttl,
         };
-        let interval_s = i64::try_from(self.interval.as_secs()).unwrap_or(i64::MAX).max(1);
-        let dedup_key = format!("{purpose} {user} {}", Utc::now().timestamp() / interval_s);
+        let interval_ms = i64::try_from(self.interval.as_millis()).unwrap_or(i64::MAX).max(1);
+        let dedup_key = format!("{purpose} {user} {}", Utc::now().timestamp_millis() / interval_ms);
         mail_tokens::issue(tx, &self.token_key, user, purpose, ttl, &dedup_key).await
     }
 
