@@ -495,8 +495,8 @@ pub(crate) struct WorkArgs {
     /// Name of this process; first part of the worker's name on its claims.
     #[arg(long, env = "FORECASTLE_INSTANCE", default_value = "worker")]
     pub(crate) instance: String,
-    /// Jobs computed at once.
-    #[arg(long, env = "FORECASTLE_CONCURRENCY", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    /// Jobs worked on at once: while some are computed, others are claimed and written, several at a time.
+    #[arg(long, env = "FORECASTLE_CONCURRENCY", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub(crate) concurrency: u32,
     /// How long a claim holds without a heartbeat.
     #[arg(long, env = "FORECASTLE_LEASE_MS", default_value_t = 10_000)]

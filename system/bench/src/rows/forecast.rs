@@ -26,7 +26,7 @@ const CUSTOMERS: u32 = 100;
 /// Who ask at once, each for one forecast after the other.
 const CONNECTIONS: usize = 8;
 /// Of the worker: its default.
-const JOBS_AT_ONCE: u32 = 4;
+const JOBS_AT_ONCE: u32 = 8;
 /// Longest wait for a block's forecasts.
 const DRAIN_MAX: Duration = Duration::from_secs(60);
 /// Pause between two looks at the queue, which PostgreSQL answers and which count as its work.
