@@ -113,13 +113,14 @@ pub async fn request(
              INSERT INTO app.forecasts (tenant_id, forecast_id, scenario_id, scenario_version, requested_by, input,
                                         state, requested_at, quota_period, quota_state)
              VALUES ($1, $2, $3, $4, $5, $6, 'queued', now(), $7, 'held')
-             RETURNING *),
+             RETURNING forecast_id, scenario_id, scenario_version, state, requested_at),
          queued AS (
              INSERT INTO app.jobs (tenant_id, job_id, kind, subject_id, state, ready_at, enqueued_at)
              VALUES ($1, $2, $8, $2, 'queued', now(), now())
              RETURNING attempts, pg_notify($9, ''))
-         SELECT forecast_id, scenario_id, scenario_version, state, attempts, requested_at, started_at, finished_at,
-                engine_version, result_hash, error_code, input, result
+         SELECT forecast_id, scenario_id, scenario_version, state, attempts, requested_at,
+                NULL::timestamptz AS started_at, NULL::timestamptz AS finished_at, NULL::text AS engine_version,
+                NULL::text AS result_hash, NULL::text AS error_code
          FROM asked, queued",
     );
     let query = query
@@ -132,8 +133,9 @@ pub async fn request(
         .bind(period)
         .bind(jobs::KIND_FORECAST)
         .bind(jobs::CHANNEL);
-    let forecast: Forecast = tx.one(query).await?;
-    Ok(Requested::Forecast(Box::new(forecast)))
+    // Without its input: that was read above, and is kilobytes.
+    let summary = tx.one(query).await?;
+    Ok(Requested::Forecast(Box::new(Forecast { summary, input: scenario.input, result: None })))
 }
 
 /// Takes quota for one more forecast of this input, as far as plan and switches allow it at this moment: the

@@ -46,7 +46,8 @@ pub enum Claim {
 
 #[derive(FromRow)]
 struct Row {
-    fingerprint: Vec<u8>,
+    is_free: bool,
+    fingerprint: Option<Vec<u8>>,
     status: Option<i32>,
     response: Option<String>,
 }
@@ -56,21 +57,14 @@ struct Row {
 /// # Errors
 /// As [`StoreError`] says.
 pub async fn claim(tx: &mut TenantTx, request: &IdempotentRequest) -> Result<Claim, StoreError> {
-    let tenant = tx.tenant_id();
-    let name = format!("idempotency {tenant} {} {}", request.user_id, request.key);
-    let query = sqlx::query_scalar("SELECT pg_try_advisory_xact_lock(hashtextextended($1, 0))");
-    if tx.scalar(query.bind(name)).await? != Some(true) {
+    let query = sqlx::query_as("SELECT is_free, fingerprint, status, response FROM app.claim_key($1, $2, $3)");
+    let query = query.bind(tx.tenant_id().as_uuid()).bind(request.user_id.as_uuid()).bind(&request.key);
+    let row: Row = tx.one(query).await?;
+    if !row.is_free {
         return Ok(Claim::InFlight);
     }
-    // A statement of its own: its snapshot must be younger than the lock.
-    let query = sqlx::query_as(
-        "SELECT fingerprint, status, response FROM app.idempotency_keys
-         WHERE tenant_id = $1 AND user_id = $2 AND key = $3 AND expires_at > clock_timestamp()",
-    );
-    let query = query.bind(tenant.as_uuid()).bind(request.user_id.as_uuid()).bind(&request.key);
-    let row: Option<Row> = tx.optional(query).await?;
-    let Some(row) = row else { return Ok(Claim::Fresh) };
-    if row.fingerprint != request.fingerprint {
+    let Some(fingerprint) = row.fingerprint else { return Ok(Claim::Fresh) };
+    if fingerprint != request.fingerprint {
         return Ok(Claim::FingerprintDiffers);
     }
     let corrupt = StoreError::Corrupt { what: "idempotency_keys.response" };

@@ -96,6 +96,8 @@ impl DbOptions {
             // cost more than the call; one that was made while a table was small would read all of it long after.
             ("plan_cache_mode", "force_generic_plan".to_owned()),
             ("enable_seqscan", "off".to_owned()),
+            // Compiling would cost more than running, and would be tried wherever a sequence has to be read after all.
+            ("jit", "off".to_owned()),
             ("statement_timeout", self.statement_timeout.as_millis().to_string()),
             ("lock_timeout", self.lock_timeout.as_millis().to_string()),
             ("idle_in_transaction_session_timeout", self.idle_in_transaction_timeout.as_millis().to_string()),
@@ -244,11 +246,11 @@ impl Db {
         self.acquire(self.acquire_deadline()).await
     }
 
-    /// The rows of one reading statement that needs no transaction of the caller's: one trip. `build`
-    /// is called again, for another connection, where the first turns out to be broken, as long as the
+    /// The rows of one statement that needs no transaction of the caller's: one trip. It reads, or running it again
+    /// changes nothing more. `build` is called again, for another connection, where the first turns out to be broken, as long as the
     /// time to acquire lasts, and once where a migration changed a table under the statement's plan. Safe
     /// to cancel.
-    pub(crate) async fn read_all<T>(&self, build: impl Fn() -> PgQueryAs<'static, T>) -> Result<Vec<T>, StoreError>
+    pub(crate) async fn read_all<'q, T>(&self, build: impl Fn() -> PgQueryAs<'q, T>) -> Result<Vec<T>, StoreError>
     where
         T: Send + Unpin + for<'r> FromRow<'r, PgRow>,
     {

@@ -20,6 +20,9 @@ pub struct Outcome {
     pub result_hash: String,
 }
 
+/// What migration 0017 raises where a job is held whose forecast has ended.
+const DATA_CORRUPTED: &str = "XX001";
+
 /// A job that has done its work.
 #[derive(Debug, Clone)]
 pub struct Completion {
@@ -33,8 +36,8 @@ pub struct Completion {
 /// that a second try after a lost answer cannot make a second event.
 ///
 /// # Errors
-/// As [`StoreError`] says. After `CommitUnknown` call again: `LeaseLost` then means it had been done,
-/// or that another worker has the job.
+/// As [`StoreError`] says. After one that is of availability it may have been done: call again. `LeaseLost` then
+/// means that it had been, or that another worker has the job.
 pub async fn complete(db: &Db, claim: &Claim, outcome: &Outcome, event: UsageEventId) -> Result<Settled, StoreError> {
     let completion = Completion { claim: *claim, outcome: Some((outcome.clone(), event)) };
     let ended = complete_all(db, claim.tenant_id, std::slice::from_ref(&completion)).await?;
@@ -62,44 +65,16 @@ pub async fn complete_all(db: &Db, tenant: TenantId, completions: &[Completion])
         hashes.push(outcome.map(|(outcome, _)| outcome.result_hash.as_str()));
         events.push(outcome.map(|(_, event)| event.as_uuid()));
     }
-    let mut tx = db.tenant(tenant).begin().await?;
-    let query = sqlx::query_as(
-        "WITH wanted AS (
-             SELECT * FROM unnest($2::uuid[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::uuid[])
-                 AS w (job_id, fence, engine_version, result, result_hash, usage_event_id)),
-         held AS (
-             UPDATE app.jobs j SET state = 'succeeded', lease_until = NULL, finished_at = now()
-             FROM wanted w
-             WHERE j.tenant_id = $1 AND j.job_id = w.job_id AND j.fence = w.fence AND j.state = 'running'
-               AND j.lease_until > clock_timestamp() AND j.deadline_at > clock_timestamp()
-             RETURNING j.job_id, j.kind, j.subject_id, w.engine_version, w.result, w.result_hash, w.usage_event_id),
-         done AS (
-             UPDATE app.forecasts f
-             SET state = 'succeeded', engine_version = held.engine_version, result = held.result::jsonb,
-                 result_hash = held.result_hash, finished_at = now(), quota_state = 'consumed'
-             FROM held
-             WHERE f.tenant_id = $1 AND held.kind = 'forecast' AND f.forecast_id = held.subject_id
-               AND f.quota_state = 'held'
-             RETURNING f.forecast_id, held.usage_event_id),
-         event AS (
-             INSERT INTO app.usage_events (tenant_id, usage_event_id, forecast_id, occurred_at)
-             SELECT $1, done.usage_event_id, done.forecast_id, now() FROM done
-             RETURNING forecast_id),
-         attempt AS (
-             UPDATE app.job_attempts a SET ended_at = now(), outcome = 'succeeded'
-             FROM wanted w, held
-             WHERE a.tenant_id = $1 AND a.job_id = w.job_id AND held.job_id = w.job_id AND a.fence = w.fence
-               AND a.outcome IS NULL)
-         SELECT held.job_id, held.kind = 'forecast', event.forecast_id IS NOT NULL
-         FROM held LEFT JOIN event ON event.forecast_id = held.subject_id",
-    );
-    let query =
-        query.bind(tenant.as_uuid()).bind(&jobs).bind(fences).bind(engines).bind(results).bind(hashes).bind(events);
-    let held: Vec<(Uuid, bool, bool)> = tx.all(query).await?;
-    if held.iter().any(|(_, is_forecast, has_event)| is_forecast != has_event) {
-        // The job is ours but its forecast had ended already: let nothing of it through.
-        return Err(StoreError::Corrupt { what: "forecasts.quota_state" });
-    }
-    tx.commit().await?;
-    Ok(jobs.iter().map(|job| settled(held.iter().any(|(done, ..)| done == job))).collect())
+    // A transaction of its own, which sets the tenant for itself. Under its fence, a second try changes nothing.
+    let query = || {
+        let query = sqlx::query_as("SELECT app.complete_jobs($1, $2, $3, $4, $5, $6, $7)");
+        query.bind(tenant.as_uuid()).bind(&jobs).bind(&fences).bind(&engines).bind(&results).bind(&hashes).bind(&events)
+    };
+    let done: Vec<(Uuid,)> = match db.read_all(query).await {
+        Err(StoreError::Refused { code }) if code == DATA_CORRUPTED => {
+            return Err(StoreError::Corrupt { what: "forecasts.quota_state" });
+        }
+        done => done?,
+    };
+    Ok(jobs.iter().map(|job| settled(done.iter().any(|(done,)| done == job))).collect())
 }
