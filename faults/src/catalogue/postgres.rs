@@ -33,6 +33,38 @@ pub(super) const ROWS: &[FaultRow] = &[
         engines: BOTH,
         tolerance: tolerance(10, 8_000, 15_000),
     },
+    // Connections in use at the moment of the eviction stay: they are all that the pools have left to answer with.
+    FaultRow {
+        name: "max-connections",
+        kind: "max_connections",
+        targets: PRIMARY,
+        what: "idle connections of the system are ended, and the server has none left to give: max_connections is reached",
+        control_proof: "pg_stat_activity: our sessions hold the rest; an ordinary role is refused with 53300",
+        effect_proof: "the APIs' own counters: more answers with status 503 than before",
+        engines: BOTH,
+        tolerance: tolerance(2, 12_000, 15_000),
+    },
+    FaultRow {
+        name: "postgres-crash",
+        kind: "postgres_crash",
+        targets: PRIMARY,
+        what: "the primary is killed with all its children, and at the end of the window started on its data and recovered",
+        control_proof: "its process or container is gone and its address refuses; later another life of the same cluster, \
+                        its log as long as before",
+        effect_proof: "/readyz of an API fails",
+        engines: BOTH,
+        tolerance: tolerance(2, 16_000, 20_000),
+    },
+    FaultRow {
+        name: "postgres-freeze",
+        kind: "postgres_freeze",
+        targets: PRIMARY,
+        what: "every process of the primary stands still: connections stay open and nobody answers",
+        control_proof: "every process stopped (/proc) or the container paused; a greeting at its address stays unanswered",
+        effect_proof: "/readyz of an API fails",
+        engines: BOTH,
+        tolerance: tolerance(2, 14_000, 15_000),
+    },
     // A transaction has up to five trips: a third of a second, well within every time-out; the pools carry less.
     FaultRow {
         name: "postgres-slow",
@@ -43,6 +75,26 @@ pub(super) const ROWS: &[FaultRow] = &[
         effect_proof: "/readyz of an API, which makes one trip, takes 30 ms or more",
         engines: BOTH,
         tolerance: tolerance(70, 1_500, 15_000),
+    },
+    FaultRow {
+        name: "postgres-blackhole",
+        kind: "postgres_blackhole",
+        targets: PRIMARY,
+        what: "nothing that is said on the links to the primary arrives, in either direction, and nothing is closed",
+        control_proof: "the proxies list the toxics, and a greeting through each link stays unanswered",
+        effect_proof: "/readyz of an API fails",
+        engines: BOTH,
+        tolerance: tolerance(2, 14_000, 15_000),
+    },
+    FaultRow {
+        name: "postgres-reset",
+        kind: "postgres_reset",
+        targets: PRIMARY,
+        what: "connections to the primary are cut, and every new one is reset at its first answer",
+        control_proof: "the proxies list the toxics, and a greeting through each link ends without an answer",
+        effect_proof: "/readyz of an API fails",
+        engines: BOTH,
+        tolerance: tolerance(2, 14_000, 15_000),
     },
     // Edits wait for the lock's limit and are refused; while they wait they hold connections.
     FaultRow {
@@ -99,6 +151,18 @@ pub(super) const ROWS: &[FaultRow] = &[
         engines: BOTH,
         tolerance: tolerance(50, 1_500, 15_000),
     },
+    // Nothing can be written where it needs room; reads go on.
+    FaultRow {
+        name: "disk-full",
+        kind: "disk_full",
+        targets: PRIMARY,
+        what: "the volume of a set size that the data lie on, the log excepted, is filled to the last byte (on the process \
+               engine the volume is mounted by root)",
+        control_proof: "the file system has less than 64 KiB left, and a table of ours is refused with 53100",
+        effect_proof: "the APIs' own counters: more answers with status 503 than before",
+        engines: BOTH,
+        tolerance: tolerance(25, 4_000, 15_000),
+    },
     // Edits end by their time-out after two seconds and hold their connections until then.
     FaultRow {
         name: "statement-timeout",
@@ -112,6 +176,16 @@ pub(super) const ROWS: &[FaultRow] = &[
     },
     // One of two replicas: the other and the primary answer. What is missing from all is what the load earns itself: a
     // quota that is used up, an edit of an old version; in a long run that is up to a twelfth.
+    FaultRow {
+        name: "replica-stop",
+        kind: "replica_stop",
+        targets: REPLICAS,
+        what: "a replica is killed, and at the end of the window started on its data",
+        control_proof: "its process or container is gone and its address refuses; later another life of the same cluster",
+        effect_proof: "the APIs' own counters: it answers no read any more",
+        engines: BOTH,
+        tolerance: tolerance(90, 1_500, 20_000),
+    },
     FaultRow {
         name: "replica-lag",
         kind: "replica_lag",
