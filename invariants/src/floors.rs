@@ -10,11 +10,17 @@ use crate::verdict::{Count, FloorReached};
 pub enum Cell {
     /// The whole run.
     Total,
-    /// Each fault window that there was, by itself.
+    /// Each fault that there was, by itself, if it leaves the system something to show: see [`SERVED_PERCENT_MIN`].
     EachFault,
     /// The whole run, where there was a fault.
     TotalIfFaults,
 }
+
+/// Where a fault takes the truth away (the primary killed, frozen, out of reach), almost everything must be refused, and a
+/// refusal shows nothing of what the other laws look at. Such a fault declares a goodput floor below this, and the law
+/// over its window is that floor; what the others need, they must find in the rest of the run. One that declares no floor
+/// is asked for everything.
+pub const SERVED_PERCENT_MIN: u64 = 10;
 
 /// A least count of a law.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,7 +114,13 @@ pub fn reached(
             Cell::TotalIfFaults if timeline.windows.is_empty() => {}
             Cell::TotalIfFaults => row("total".to_owned(), total),
             Cell::EachFault => {
-                let mut kinds: Vec<&str> = timeline.windows.iter().map(|window| window.kind).collect();
+                let serves = |id: &str| {
+                    let mut events = timeline.faults.get(id).into_iter().flatten();
+                    let percent = events.find_map(|event| event.goodput_floor_percent);
+                    percent.is_none_or(|percent| percent >= SERVED_PERCENT_MIN)
+                };
+                let served = timeline.windows.iter().filter(|window| serves(window.id));
+                let mut kinds: Vec<&str> = served.map(|window| window.kind).collect();
                 kinds.sort_unstable();
                 kinds.dedup();
                 for kind in kinds {

@@ -243,6 +243,20 @@ fn a_fault_window_without_chances_leaves_its_law_unknown() {
     let auth = law(&verdicts, "auth.fails_closed");
     assert!(auth.reasons.iter().any(|reason| reason.contains("fault/redis_loss")), "{:?}", auth.reasons);
     assert!(!auth.reasons.iter().any(|reason| reason.contains("fault/worker_crash")), "{:?}", auth.reasons);
+
+    // A fault under which almost everything is refused by declaration is judged by its goodput alone.
+    for (percent, is_asked) in [(floors::SERVED_PERCENT_MIN, true), (floors::SERVED_PERCENT_MIN - 1, false)] {
+        for event in &mut specimen.history {
+            if let Event::Fault(fault) = event
+                && fault.kind == "redis_loss"
+            {
+                fault.goodput_floor_percent = fault.goodput_floor_percent.map(|_| percent);
+            }
+        }
+        let verdicts = judge(specimen.evidence(), &laws::all(), floors::SMOKE);
+        let mut reasons = law(&verdicts, "auth.fails_closed").reasons.iter();
+        assert_eq!(reasons.any(|reason| reason.contains("fault/redis_loss")), is_asked, "{percent} %");
+    }
 }
 
 #[test]
