@@ -33,12 +33,13 @@ pub(super) const ROWS: &[FaultRow] = &[
         engines: BOTH,
         tolerance: tolerance(10, 8_000, 15_000),
     },
-    // Connections in use at the moment of the eviction stay: they are all that the pools have left to answer with.
+    // A connection that is given back is lost, so that the pools are without any before long.
     FaultRow {
         name: "max-connections",
         kind: "max_connections",
         targets: PRIMARY,
-        what: "idle connections of the system are ended, and the server has none left to give: max_connections is reached",
+        what: "connections of the system are ended whenever they are idle, and the server has none left to give: \
+               max_connections is reached",
         control_proof: "pg_stat_activity: our sessions hold the rest; an ordinary role is refused with 53300",
         effect_proof: "the APIs' own counters: more answers with status 503 than before",
         engines: BOTH,

@@ -93,13 +93,15 @@ async fn ordinary_limit(admin: &mut PgConnection) -> Result<i64, String> {
     .map_err(|error| error.to_string())
 }
 
-/// Ends the idle connections of these roles; returns how many.
-pub(super) async fn evict_idle(admin: &mut PgConnection, roles: &[String]) -> Result<i64, String> {
+/// Ends the idle connections of these roles, those of the fault `name` excepted; returns how many.
+pub(super) async fn evict_idle(admin: &mut PgConnection, roles: &[String], name: &str) -> Result<i64, String> {
     sqlx::query_scalar(
         "SELECT count(*) FILTER (WHERE pg_terminate_backend(pid)) FROM pg_stat_activity \
-          WHERE usename::text = ANY($1) AND state = 'idle' AND pid <> pg_backend_pid()",
+          WHERE usename::text = ANY($1) AND state = 'idle' AND pid <> pg_backend_pid() \
+            AND application_name NOT IN ($2, $2 || '-lock', $2 || '-admin')",
     )
     .bind(roles)
+    .bind(name)
     .fetch_one(admin)
     .await
     .map_err(|error| error.to_string())

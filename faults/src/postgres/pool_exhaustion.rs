@@ -1,10 +1,11 @@
 //! Connections really taken and held, and locks held, until a server has none to spare.
 //!
 //! Filling the server alone does not hurt a pool that keeps its connections. So the pool's idle
-//! connections may be evicted first, and locks are held that make the statements on the
-//! surviving ones wait: that fills the pool from within.
+//! connections may be evicted, again and again, since whoever is faster than the filling gets some
+//! back; or locks are held that make the statements on the surviving ones wait: that fills the
+//! pool from within.
 //!
-//! Order: evict, lock, fill, and keep topping up whatever others give back.
+//! Order: evict, lock, fill, and keep evicting and topping up whatever others give back.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -39,7 +40,7 @@ pub struct PoolExhaustionConfig {
     /// Run in order in one transaction that stays open, such as
     /// `LOCK TABLE app.orders IN ACCESS EXCLUSIVE MODE`. May be empty.
     pub lock_statements: Vec<String>,
-    /// Roles whose idle connections are ended before the filling. May be empty.
+    /// Roles whose idle connections are ended, before the filling and as long as it stands. May be empty.
     pub evict_roles: Vec<String>,
     /// Connections left to ordinary roles; 0 fills until the server refuses.
     pub leave_free: u32,
@@ -136,11 +137,17 @@ impl PoolExhaustion {
         let mut admin = connect(&self.admin).await.map_err(target("connect as administrator"))?;
         let before =
             activity::read(&mut admin, &self.application_name()).await.map_err(target("read pg_stat_activity"))?;
-        let evicted = activity::evict_idle(&mut admin, &self.config.evict_roles)
+        let evicted = activity::evict_idle(&mut admin, &self.config.evict_roles, &self.application_name())
             .await
             .map_err(target("evict idle connections"))?;
         self.take_locks().await?;
-        self.keeper = Some(Keeper::start(self.filler.clone(), self.admin.clone(), self.config.leave_free));
+        self.keeper = Some(Keeper::start(KeepFull {
+            filler: self.filler.clone(),
+            admin: self.admin.clone(),
+            leave_free: self.config.leave_free,
+            evict_roles: self.config.evict_roles.clone(),
+            name: self.application_name(),
+        }));
         let during = self.wait_until_full(&mut admin).await?;
         self.watcher = Some(admin);
         Ok(Proof::new(
@@ -345,9 +352,9 @@ struct Keeper {
 }
 
 impl Keeper {
-    fn start(filler: PgConnectOptions, admin: PgConnectOptions, leave_free: u32) -> Self {
+    fn start(what: KeepFull) -> Self {
         let stop = CancellationToken::new();
-        let task = tokio::spawn(keep_full(filler, admin, leave_free, stop.clone()));
+        let task = tokio::spawn(keep_full(what, stop.clone()));
         Self { stop, task }
     }
 
@@ -365,14 +372,29 @@ impl Drop for Keeper {
     }
 }
 
-async fn keep_full(
+/// What a keeper needs to know.
+struct KeepFull {
     filler: PgConnectOptions,
     admin: PgConnectOptions,
     leave_free: u32,
-    stop: CancellationToken,
-) -> Vec<PgConnection> {
+    evict_roles: Vec<String>,
+    /// Of our own connections, which are not evicted.
+    name: String,
+}
+
+impl KeepFull {
+    /// Evicts, and says how many connections the server has left to give.
+    async fn room(&self, watcher: &mut PgConnection) -> Result<i64, String> {
+        if !self.evict_roles.is_empty() {
+            activity::evict_idle(watcher, &self.evict_roles, &self.name).await?;
+        }
+        activity::room(watcher, self.leave_free).await
+    }
+}
+
+async fn keep_full(what: KeepFull, stop: CancellationToken) -> Vec<PgConnection> {
     let mut held = Vec::new();
-    let mut watcher = connect(&admin).await.ok();
+    let mut watcher = connect(&what.admin).await.ok();
     let mut tick = tokio::time::interval(Duration::from_millis(TOP_UP_EVERY_MS));
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -381,14 +403,14 @@ async fn keep_full(
             _ = tick.tick() => {}
         }
         let room = match &mut watcher {
-            Some(connection) => activity::room(connection, leave_free).await,
+            Some(connection) => what.room(connection).await,
             None => Err("not connected".into()),
         };
         let Ok(room) = room else {
-            watcher = connect(&admin).await.ok();
+            watcher = connect(&what.admin).await.ok();
             continue;
         };
-        open_many(&filler, room, &stop, &mut held).await;
+        open_many(&what.filler, room, &stop, &mut held).await;
     }
     if let Some(watcher) = watcher {
         close(watcher).await;
