@@ -64,7 +64,7 @@ pub(super) const ROWS: &[FaultRow] = &[
         control_proof: "every process stopped (/proc) or the container paused; a greeting at its address stays unanswered",
         effect_proof: "/readyz of an API fails",
         engines: BOTH,
-        tolerance: tolerance(2, 14_000, 15_000),
+        tolerance: tolerance(6, 14_000, 15_000),
     },
     // A transaction has up to five trips: a third of a second, well within every time-out; the pools carry less.
     FaultRow {
@@ -85,8 +85,9 @@ pub(super) const ROWS: &[FaultRow] = &[
         control_proof: "the proxies list the toxics, and a greeting through each link stays unanswered",
         effect_proof: "/readyz of an API fails",
         engines: BOTH,
-        tolerance: tolerance(2, 14_000, 15_000),
+        tolerance: tolerance(6, 14_000, 15_000),
     },
+    // Who is refused at once asks again at once: the answers of the first second are few among all.
     FaultRow {
         name: "postgres-reset",
         kind: "postgres_reset",
@@ -95,7 +96,7 @@ pub(super) const ROWS: &[FaultRow] = &[
         control_proof: "the proxies list the toxics, and a greeting through each link ends without an answer",
         effect_proof: "/readyz of an API fails",
         engines: BOTH,
-        tolerance: tolerance(2, 14_000, 15_000),
+        tolerance: tolerance(1, 14_000, 15_000),
     },
     // Edits wait for the lock's limit and are refused; while they wait they hold connections.
     FaultRow {
@@ -162,7 +163,7 @@ pub(super) const ROWS: &[FaultRow] = &[
         control_proof: "the file system has less than 64 KiB left, and a table of ours is refused with 53100",
         effect_proof: "the APIs' own counters: more answers with status 503 than before",
         engines: BOTH,
-        tolerance: tolerance(25, 4_000, 15_000),
+        tolerance: tolerance(25, 1_500, 15_000),
     },
     // Edits end by their time-out after two seconds and hold their connections until then.
     FaultRow {
