@@ -5,13 +5,17 @@
 //! back; or locks are held that make the statements on the surviving ones wait: that fills the
 //! pool from within.
 //!
-//! Order: evict, lock, fill, and keep evicting and topping up whatever others give back.
+//! Order: evict, lock, fill, and from then on top up whatever others give back, and evict again
+//! whenever the server is full.
 
 use std::{net::SocketAddr, time::Duration};
 
 use serde_json::json;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, postgres::PgConnectOptions};
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::{
+    task::{JoinHandle, JoinSet},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -27,6 +31,8 @@ use crate::{
 const OPEN_AT_ONCE_MAX: usize = 8;
 const TOP_UP_EVERY_MS: u64 = 25;
 const POLL_MS: u64 = 10;
+/// Time between two evictions; in between the server is full.
+const EVICT_EVERY: Duration = Duration::from_millis(300);
 
 /// What to take and hold.
 #[derive(Debug, Clone)]
@@ -383,18 +389,22 @@ struct KeepFull {
 }
 
 impl KeepFull {
-    /// Evicts, and says how many connections the server has left to give.
-    async fn room(&self, watcher: &mut PgConnection) -> Result<i64, String> {
-        if !self.evict_roles.is_empty() {
+    /// How many connections the server has left to give; where it has none, some are taken from their owners, which
+    /// the next look finds.
+    async fn room(&self, watcher: &mut PgConnection, evicted_at: &mut Instant) -> Result<i64, String> {
+        let room = activity::room(watcher, self.leave_free).await?;
+        if room <= 0 && !self.evict_roles.is_empty() && evicted_at.elapsed() >= EVICT_EVERY {
+            *evicted_at = Instant::now();
             activity::evict_idle(watcher, &self.evict_roles, &self.name).await?;
         }
-        activity::room(watcher, self.leave_free).await
+        Ok(room)
     }
 }
 
 async fn keep_full(what: KeepFull, stop: CancellationToken) -> Vec<PgConnection> {
     let mut held = Vec::new();
     let mut watcher = connect(&what.admin).await.ok();
+    let mut evicted_at = Instant::now();
     let mut tick = tokio::time::interval(Duration::from_millis(TOP_UP_EVERY_MS));
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -403,7 +413,7 @@ async fn keep_full(what: KeepFull, stop: CancellationToken) -> Vec<PgConnection>
             _ = tick.tick() => {}
         }
         let room = match &mut watcher {
-            Some(connection) => what.room(connection).await,
+            Some(connection) => what.room(connection, &mut evicted_at).await,
             None => Err("not connected".into()),
         };
         let Ok(room) = room else {
