@@ -33,18 +33,6 @@ pub(super) const ROWS: &[FaultRow] = &[
         engines: BOTH,
         tolerance: tolerance(10, 8_000, 15_000),
     },
-    // A connection that is given back is lost, so that the pools are without any before long.
-    FaultRow {
-        name: "max-connections",
-        kind: "max_connections",
-        targets: PRIMARY,
-        what: "connections of the system are ended whenever they are idle, and the server has none left to give: \
-               max_connections is reached",
-        control_proof: "pg_stat_activity: our sessions hold the rest; an ordinary role is refused with 53300",
-        effect_proof: "the APIs' own counters: more answers with status 503 than before",
-        engines: BOTH,
-        tolerance: tolerance(2, 12_000, 15_000),
-    },
     FaultRow {
         name: "postgres-crash",
         kind: "postgres_crash",
@@ -86,17 +74,6 @@ pub(super) const ROWS: &[FaultRow] = &[
         effect_proof: "/readyz of an API fails",
         engines: BOTH,
         tolerance: tolerance(6, 14_000, 15_000),
-    },
-    // Who is refused at once asks again at once: the answers of the first second are few among all.
-    FaultRow {
-        name: "postgres-reset",
-        kind: "postgres_reset",
-        targets: PRIMARY,
-        what: "connections to the primary are cut, and every new one is reset at its first answer",
-        control_proof: "the proxies list the toxics, and a greeting through each link ends without an answer",
-        effect_proof: "/readyz of an API fails",
-        engines: BOTH,
-        tolerance: tolerance(1, 14_000, 15_000),
     },
     // Edits wait for the lock's limit and are refused; while they wait they hold connections.
     FaultRow {
