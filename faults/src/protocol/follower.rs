@@ -21,6 +21,7 @@ use super::{
     postgres::{PostgresSession, fatal_error},
     redis::{DISCARD, RedisSession, ScriptNames, error_reply},
     rule::{Action, Place},
+    tampering::{Tampered, Tampering},
 };
 use crate::network::Stream;
 
@@ -61,6 +62,7 @@ pub struct Follower {
     turn_waits: Option<RequestId>,
     /// A fatal error to send when the server's last message has passed.
     fatal: Option<Firing>,
+    tampering: Tampering,
 }
 
 /// Both directions silent.
@@ -91,6 +93,7 @@ impl Follower {
             swallowing: None,
             turn_waits: None,
             fatal: None,
+            tampering: Tampering::default(),
         }
     }
 
@@ -183,8 +186,14 @@ impl Follower {
     fn take(&mut self, stream: Stream, pieces: Vec<Piece>, now: Instant) {
         for piece in pieces {
             match piece {
-                Piece::Bytes(bytes) => self.lane(stream).push(bytes),
+                Piece::Bytes(mut bytes) => {
+                    if stream == Stream::Upstream {
+                        self.tamper(&mut bytes);
+                    }
+                    self.lane(stream).push(bytes);
+                }
                 Piece::Request(request) => self.request(request, now),
+                Piece::RequestBody(id) => self.tampering.body(id),
                 Piece::RequestEnd(id) => self.request_end(id),
                 Piece::AnswerStart(id) => self.answer_start(id, now),
                 Piece::AnswerBody(id) => self.answer_body(id),
@@ -227,7 +236,17 @@ impl Follower {
                 self.up.gate = Gate::Slow { id, bytes, every: Duration::from_millis(every_ms) };
                 self.armed.insert(id, firing);
             }
+            Action::Twice => self.tampering.keep(id, firing),
+            Action::Forge => self.tampering.forge(id, firing),
             Action::Error { .. } => self.answer_in_its_place(request, firing),
+        }
+    }
+
+    fn tamper(&mut self, bytes: &mut BytesMut) {
+        match self.tampering.pass(bytes) {
+            Some(Tampered::Forged(firing)) => self.observed(&firing, None),
+            Some(Tampered::TooLong(firing)) => self.book.overruled(&self.connection, &firing),
+            None => {}
         }
     }
 
@@ -261,6 +280,13 @@ impl Follower {
     }
 
     fn request_end(&mut self, id: RequestId) {
+        if let Some((firing, bytes)) = self.tampering.end(id)
+            && firing.grip.state() == GripState::Holding
+            && let Some(again) = self.session.again(id)
+        {
+            self.up.push(bytes);
+            self.armed.insert(again, firing);
+        }
         match &self.up.gate {
             Gate::Slow { id: slow, .. } if *slow == id => {
                 self.up.gate = Gate::Open;
@@ -304,7 +330,8 @@ impl Follower {
             return;
         }
         let Some(firing) = self.armed.remove(&id) else { return };
-        if firing.grip.state() != GripState::Holding {
+        // Nobody asked for a second answer, whatever has become of the rule.
+        if firing.grip.state() != GripState::Holding && firing.action != Action::Twice {
             // The rule was healed while the answer was waited for.
             return;
         }
@@ -315,8 +342,10 @@ impl Follower {
         match firing.action {
             Action::Late { ms } => self.down.push_mark(delay(ms, firing.clone(), now)),
             Action::Hold { .. } => self.down.push_mark(Out::Hold(firing.clone())),
-            Action::Slow { .. } => {}
-            Action::Drop | Action::Cut | Action::Reset | Action::Error { .. } => self.down.gate = Gate::Discard(id),
+            Action::Slow { .. } | Action::Forge => {}
+            Action::Drop | Action::Cut | Action::Reset | Action::Twice | Action::Error { .. } => {
+                self.down.gate = Gate::Discard(id);
+            }
         }
         self.begun.insert(id, firing);
     }
@@ -332,12 +361,16 @@ impl Follower {
             self.book.list_outcome(at, outcome);
         }
         let Some(firing) = self.begun.remove(&id) else { return };
-        if firing.place == Place::BeforeClient {
+        if firing.place == Place::BeforeClient || firing.action == Action::Twice {
             self.book.confirmed(&self.connection, &firing, outcome);
         }
         match firing.action {
             // Told when it goes on.
-            Action::Late { .. } => {}
+            Action::Late { .. } | Action::Forge => {}
+            Action::Twice => {
+                self.down.gate = Gate::Open;
+                self.observed(&firing, None);
+            }
             Action::Hold { .. } => self.observed(&firing, None),
             Action::Slow { .. } => {
                 self.down.gate = Gate::Open;
@@ -374,7 +407,12 @@ impl Follower {
     fn untracked(&mut self, reason: &str) {
         self.book.untracked(&self.connection, reason);
         self.answers_are_over();
+        // Where a second answer begins is not known any more.
+        if self.armed.values().any(|firing| firing.action == Action::Twice) {
+            self.down.close(EndKind::Cut, None);
+        }
         self.armed.clear();
+        self.tampering = Tampering::default();
         // What is half withheld cannot be mended.
         for lane in [&mut self.up, &mut self.down] {
             match lane.gate {

@@ -250,6 +250,71 @@ fn a_slow_body_comes_in_pieces_after_a_head_that_is_not_slow() {
     assert_eq!(case.observed("slow"), 1);
 }
 
+fn tampering(action: &str) -> Value {
+    json!({ "name": action, "match": { "http": { "path": "/hook" } }, "k": 1, "where": "before_server", "action": action })
+}
+
+const HOOK: &str = "POST /hook HTTP/1.1\r\nhost: 1\r\ncontent-length: 9\r\n\r\n{\"id\":19}";
+const OTHER: &str = "GET /other HTTP/1.1\r\nhost: 1\r\n\r\n";
+
+#[test]
+fn a_request_goes_twice_and_its_second_answer_goes_nowhere() {
+    for cut in 1..HOOK.len() {
+        let mut case = Case::new(Protocol::Http, &[tampering("twice")]);
+        case.client(&HOOK[..cut]);
+        case.client(&[&HOOK[cut..], OTHER].concat());
+        assert_eq!(case.server_gets(), [HOOK, HOOK, OTHER].concat(), "cut at {cut}");
+        let answer = |status: &str| format!("HTTP/1.1 {status}\r\ncontent-length: 2\r\n\r\nok");
+        case.server(&[answer("200 OK"), answer("204 No").replace("\r\n\r\nok", "\r\n\r\n"), answer("404 No")].concat());
+        assert_eq!(case.client_gets(), [answer("200 OK"), answer("404 No")].concat());
+        let record = case.book.record("twice").expect("a rule");
+        assert_eq!((record.matched, record.observed, record.applied), (1, 1, 1));
+        case.client(HOOK);
+        assert_eq!(case.server_gets(), HOOK, "the rule has had its k");
+    }
+}
+
+#[test]
+fn a_healed_rule_sends_nothing_twice_and_still_keeps_the_second_answer() {
+    let mut case = Case::new(Protocol::Http, &[tampering("twice")]);
+    case.client(&HOOK[..20]);
+    case.book.remove("twice").expect("remove");
+    case.client(&HOOK[20..]);
+    assert_eq!(case.server_gets(), HOOK);
+
+    let mut case = Case::new(Protocol::Http, &[tampering("twice")]);
+    case.client(HOOK);
+    case.book.remove("twice").expect("remove");
+    case.server("HTTP/1.1 204 No\r\n\r\nHTTP/1.1 204 No\r\n\r\n");
+    assert_eq!(case.client_gets(), "HTTP/1.1 204 No\r\n\r\n");
+}
+
+#[test]
+fn a_forged_request_differs_in_one_digit_of_its_body() {
+    for cut in 1..HOOK.len() {
+        let mut case = Case::new(Protocol::Http, &[tampering("forge")]);
+        case.client(&[OTHER, &HOOK[..cut]].concat());
+        case.client(&[&HOOK[cut..], HOOK].concat());
+        let forged = HOOK.replace("19", "29");
+        assert_eq!(case.server_gets(), [OTHER, &forged, HOOK].concat(), "cut at {cut}");
+        assert_eq!(case.observed("forge"), 1);
+    }
+    let mut case = Case::new(Protocol::Http, &[tampering("forge")]);
+    let without = HOOK.replace("19", "no");
+    case.client(&[&without, HOOK].concat());
+    assert_eq!(case.server_gets(), [&without, HOOK].concat());
+    assert_eq!(case.observed("forge"), 0, "nothing was forged, and the record says so");
+}
+
+#[test]
+fn too_long_a_request_goes_once() {
+    let mut case = Case::new(Protocol::Http, &[tampering("twice")]);
+    let long = HOOK.replace("length: 9", "length: 300000").replace("19}", &"1".repeat(299_994));
+    case.client(&long);
+    assert_eq!(case.server_gets(), long);
+    assert!(case.book.events().0.iter().any(|event| event.kind == WireEventKind::Overruled));
+}
+
 #[test]
 fn records_are_bounded_and_say_what_was_lost() {
     let limits = BookLimits { rules_max: 1, events_max: 4, points_max: 2 };

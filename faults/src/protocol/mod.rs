@@ -22,6 +22,7 @@ mod postgres;
 mod redis;
 mod relay;
 mod rule;
+mod tampering;
 mod wire_fault;
 
 pub use book::{BookLimits, NotInTime, Release, RuleBook};

@@ -45,7 +45,7 @@ pub struct RuleRecord {
     pub acted: u64,
     /// Requests whose loss, delay or other answer came about.
     pub observed: u64,
-    /// Of those before the client: how many the server had answered with success.
+    /// Of those before the client, and those sent twice: how many the server had answered with success.
     pub applied: u64,
 }
 
@@ -120,7 +120,7 @@ pub enum WireEventKind {
         /// For a delay: how long it was in the end, milliseconds.
         late_ms: Option<u64>,
     },
-    /// Another rule chose the same request, or the connection was hurt already.
+    /// Another rule chose the same request, the connection was hurt already, or the request is too long to be kept.
     Overruled,
     /// What it held was let go.
     Released,

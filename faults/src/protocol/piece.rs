@@ -15,6 +15,8 @@ pub(super) enum Piece {
     Bytes(BytesMut),
     /// The next bytes from the client begin this request.
     Request(Request),
+    /// The request's head is over, a body of a known length begins. Only where a protocol has both.
+    RequestBody(RequestId),
     /// The last byte of the request went before.
     RequestEnd(RequestId),
     /// The next bytes from the server begin the answer to this request.
@@ -54,6 +56,12 @@ pub(super) trait Session: Send {
     /// else [`Piece::Turn`] says so later. `stand_in`: the server gets another request in its
     /// place, whose answer then counts as the answer to this one, and no turn is told.
     fn swallow(&mut self, id: RequestId, stand_in: bool) -> bool;
+
+    /// The request, whose last byte went just before, is sent once more: the number under which its second answer is
+    /// told. None where the protocol or the request allows no such thing.
+    fn again(&mut self, _: RequestId) -> Option<RequestId> {
+        None
+    }
 
     /// Whether the server's last message has passed as a whole.
     fn at_answer_boundary(&self) -> bool;
@@ -131,6 +139,7 @@ pub(super) mod tests {
                         continue;
                     }
                     Piece::Request(request) => format!("request {}: {}", request.id, request.operation.label()),
+                    Piece::RequestBody(id) => format!("content {id}"),
                     Piece::RequestEnd(id) => format!("sent {id}"),
                     Piece::AnswerStart(id) => format!("answer {id}"),
                     Piece::AnswerBody(id) => format!("body {id}"),

@@ -196,6 +196,12 @@ pub enum Action {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         retry_after_s: Option<u64>,
     },
+    /// HTTP only, before the server: the server gets it twice, one right behind the other, and its second answer is
+    /// lost. A request of over 256 KiB is left alone.
+    Twice,
+    /// HTTP only, before the server: a digit of its body is another one, as if somebody had changed it who cannot sign
+    /// it. A body that is sent in chunks or has no digit is left alone.
+    Forge,
     /// HTTP only: the request, or the answer's body, trickles.
     Slow {
         /// Bytes sent at a time, at least 1.
@@ -307,6 +313,9 @@ impl Rule {
                 }
             }
             Action::Slow { .. } if protocol != Protocol::Http => Err(self.fault("action.slow", "is for HTTP only")),
+            Action::Twice | Action::Forge if protocol != Protocol::Http || self.place != Place::BeforeServer => {
+                Err(self.fault("action", "is for requests over HTTP, before the server"))
+            }
             Action::Slow { bytes, every_ms } if *bytes == 0 || *every_ms == 0 || *every_ms > MS_MAX => {
                 Err(self.fault("action.slow", "needs at least 1 byte and a pause of at least 1 ms"))
             }
@@ -315,6 +324,8 @@ impl Rule {
             | Action::Drop
             | Action::Cut
             | Action::Reset
+            | Action::Twice
+            | Action::Forge
             | Action::Slow { .. } => Ok(()),
         }
     }
@@ -396,6 +407,8 @@ mod tests {
             (json!({ "match": { "redis": {} }, "action": { "error": { "code": "oom" } } }), "action.error.code"),
             (json!({ "match": { "http": {} }, "action": { "error": { "code": "200" } } }), "action.error.code"),
             (json!({ "action": { "slow": { "bytes": 1, "every_ms": 1 } } }), "action.slow"),
+            (json!({ "action": "twice" }), "action"),
+            (json!({ "match": { "http": {} }, "where": "before_client", "action": "forge" }), "action"),
             (
                 json!({ "match": { "redis": {} }, "action": { "error": { "code": "OOM", "retry_after_s": 1 } } }),
                 "action.error.retry_after_s",

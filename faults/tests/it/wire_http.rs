@@ -3,13 +3,13 @@
 use std::{
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
 
-use axum::{Router, body::Bytes, extract::State, routing::post};
+use axum::{Router, body::Bytes, extract::State, http::HeaderMap, routing::post};
 use nogo_faults::{Action, HttpPattern, Pattern, Place, Protocol};
 use reqwest::{Client, RequestBuilder, StatusCode};
 use tokio::{net::TcpListener, time::timeout};
@@ -156,4 +156,58 @@ async fn a_late_answer_is_late_and_the_effect_is_not() {
     assert!(!posting.is_finished() || started.elapsed() >= Duration::from_millis(1_000));
     assert_eq!(posting.await.expect("join").expect("late, but not lost").status(), StatusCode::OK);
     assert!(started.elapsed() >= Duration::from_millis(1_000));
+}
+
+/// A sink that takes what is signed for, and remembers its number.
+async fn take_signed(State(taken): State<Arc<Mutex<Vec<u64>>>>, headers: HeaderMap, body: String) -> StatusCode {
+    let number: u64 = body.parse().expect("a number");
+    if headers.get("signature").is_none_or(|signature| signature != &signed(&body)) {
+        return StatusCode::UNAUTHORIZED;
+    }
+    taken.lock().expect("taken").push(number);
+    StatusCode::NO_CONTENT
+}
+
+/// Enough to tell a changed body.
+fn signed(body: &str) -> String {
+    format!("{:x}", body.bytes().fold(7_u64, |sum, byte| sum.wrapping_mul(31) + u64::from(byte)))
+}
+
+#[tokio::test]
+async fn webhooks_come_twice_forged_late_and_in_another_order() {
+    let taken = Arc::new(Mutex::new(Vec::new()));
+    let routes = Router::new().route("/webhooks", post(take_signed)).with_state(Arc::clone(&taken));
+    let listener = TcpListener::bind(LOOPBACK).await.expect("bind");
+    let address = listener.local_addr().expect("address");
+    tokio::spawn(async move { axum::serve(listener, routes).await });
+    let wire = WireRig::start(address, Protocol::Http).await;
+    let send = async |number: u64| {
+        // Each on a connection of its own.
+        let client = Client::builder().no_proxy().timeout(LIMIT).build().expect("client");
+        let body = number.to_string();
+        let request = client.post(format!("http://{}/webhooks", wire.listen)).header("signature", signed(&body));
+        request.body(body).send().await.expect("an answer").status()
+    };
+    let hooks = || Pattern::Http(HttpPattern { method: Some("POST".into()), path: Some("/webhooks".into()) });
+    wire.rule("twice", hooks(), 1, Place::BeforeServer, Action::Twice);
+    wire.rule("forge", hooks(), 2, Place::BeforeServer, Action::Forge);
+    wire.rule("late", hooks(), 3, Place::BeforeServer, Action::Late { ms: 1_000 });
+
+    assert_eq!(send(10).await, StatusCode::NO_CONTENT, "one answer");
+    wire.book.wait_for("twice", LIMIT, |record| record.observed == 1).await.expect("twice");
+    assert_eq!(*taken.lock().expect("taken"), [10, 10]);
+    assert_eq!(wire.record("twice").applied, 1);
+
+    assert_eq!(send(20).await, StatusCode::UNAUTHORIZED);
+    assert_eq!(wire.record("forge").observed, 1);
+
+    let overtake = async {
+        wire.book.wait_for("late", LIMIT, |record| record.acted == 1).await.expect("the third is held back");
+        assert_eq!(send(40).await, StatusCode::NO_CONTENT);
+    };
+    let (late, ()) = tokio::join!(send(30), overtake);
+    assert_eq!(late, StatusCode::NO_CONTENT);
+    assert_eq!(*taken.lock().expect("taken"), [10, 10, 40, 30]);
+    assert_eq!(wire.record("late").observed, 1);
+    assert_eq!(wire.untracked(), Vec::<String>::new());
 }

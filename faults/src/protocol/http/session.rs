@@ -105,6 +105,9 @@ impl HttpSession {
                     self.sending = Some(id);
                     pieces.push(Piece::Request(Request { id, operation: Operation::Http(head.operation) }));
                     push_bytes(pieces, self.client.buffer.split_to(bytes));
+                    if matches!(head.body, Body::Length(1..)) {
+                        pieces.push(Piece::RequestBody(id));
+                    }
                     self.client.body = Some(head.body);
                 }
                 Front::Body(bytes) => push_bytes(pieces, self.client.buffer.split_to(bytes)),
@@ -215,6 +218,15 @@ impl Session for HttpSession {
         false
     }
 
+    fn again(&mut self, id: RequestId) -> Option<RequestId> {
+        let at = self.expected.iter().position(|owed| owed.id == id)?;
+        let again = Owed { id: self.next_id, method_is_head: self.expected[at].method_is_head, swallowed: false };
+        self.next_id += 1;
+        // Requests behind it may be known already; none of their bytes has gone on yet.
+        self.expected.insert(at + 1, again);
+        Some(self.next_id - 1)
+    }
+
     fn at_answer_boundary(&self) -> bool {
         self.server.body.is_none() && self.server.buffer.is_empty()
     }
@@ -314,6 +326,7 @@ mod tests {
             trace.names(),
             [
                 "request 0: POST /v1/charges",
+                "content 0",
                 "sent 0",
                 "answer 0",
                 "body 0",
