@@ -103,13 +103,7 @@ impl Deadlocks {
         if setting.is_changed {
             return Err(format!("deadlock_timeout is still {}", setting.value));
         }
-        let (sessions,): (i64,) = self
-            .admin
-            .ask(&format!(
-                "SELECT count(*) FROM pg_stat_activity WHERE application_name = '{}-{PART}'",
-                self.admin.name
-            ))
-            .await?;
+        let sessions = self.admin.sessions(PART).await?;
         if sessions > 0 {
             return Err(format!("{sessions} sessions of ours are left"));
         }

@@ -110,13 +110,7 @@ impl SerializationFailures {
 
     async fn look_quiet(&self) -> Result<Proof, String> {
         let setting = self.setting.read().await?;
-        let (sessions,): (i64,) = self
-            .admin
-            .ask(&format!(
-                "SELECT count(*) FROM pg_stat_activity WHERE application_name = '{}-{PART}'",
-                self.admin.name
-            ))
-            .await?;
+        let sessions = self.admin.sessions(PART).await?;
         if setting.is_changed || sessions > 0 {
             return Err(format!("new sessions get {}, {sessions} sessions of ours are left", setting.value));
         }

@@ -107,6 +107,13 @@ impl Admin {
         Ok(connection)
     }
 
+    /// How many sessions of one of the fault's parts the server still has.
+    pub(super) async fn sessions(&self, part: &str) -> Result<i64, String> {
+        let theirs = format!("application_name = '{}-{part}'", self.name);
+        let (sessions,) = self.ask(&format!("SELECT count(*) FROM pg_stat_activity WHERE {theirs}")).await?;
+        Ok(sessions)
+    }
+
     /// One row for one question, on a connection of its own.
     pub(super) async fn ask<T>(&self, question: &str) -> Result<T, String>
     where
