@@ -378,16 +378,25 @@ pub const ALL: &[Tamper] = &[
         }
     }),
     tamper("under a fault nothing succeeds for longer than it allows", &["faults.landed"], "outage_too_long", |s| {
-        for n in 0..s.history.len() {
-            if let Event::Ok(end) = &s.history[n]
-                && (31_450_000_000..33_050_000_000u64).contains(&end.t_ns)
-            {
-                let op = end.op;
-                becomes(s, op, Completion { retry_after: true, ..no(503) });
-            }
-        }
+        all_are_refused(s, 31_450_000_000..33_050_000_000);
+    }),
+    // The window ends at 35 s: what lies within it is shorter than the bound.
+    tamper("what a fault took away stays away when it is over", &["faults.landed"], "outage_too_long", |s| {
+        all_are_refused(s, 33_900_000_000..35_500_000_000);
     }),
 ];
+
+/// Whatever succeeded within these times is refused.
+fn all_are_refused(s: &mut Specimen, within_ns: std::ops::Range<u64>) {
+    for n in 0..s.history.len() {
+        if let Event::Ok(end) = &s.history[n]
+            && within_ns.contains(&end.t_ns)
+        {
+            let op = end.op;
+            becomes(s, op, Completion { retry_after: true, ..no(503) });
+        }
+    }
+}
 
 fn state(s: &mut Specimen) -> &mut FinalState {
     &mut s.final_state

@@ -116,7 +116,8 @@ fn judge_goodput(case: &Case<'_>, window: &Window<'_>, found: &mut Finding) {
     }
 }
 
-/// The longest stretch of the window in which no answer came that was a success.
+/// The longest stretch, from within the window on, in which no answer came that was a success. One that lasts when the
+/// window ends goes on to the first success after it: a bound beyond the window's length is there to be missed too.
 fn judge_outage(case: &Case<'_>, window: &Window<'_>, found: &mut Finding) {
     let events = &case.timeline.faults[window.id];
     let Some(outage_ms_max) = events.iter().find_map(|event| event.outage_ms_max) else {
@@ -127,10 +128,15 @@ fn judge_outage(case: &Case<'_>, window: &Window<'_>, found: &mut Finding) {
     if offered < GOODPUT_SAMPLES_MIN {
         return;
     }
-    let mut ends: Vec<u64> =
-        load_of(case).filter(|op| op.is_ok() && window.contains(op.ended_ns())).map(|op| op.ended_ns()).collect();
-    ends.push(window.end_ns);
+    let good = load_of(case).filter(|op| op.is_ok() && op.ended_ns() >= window.start_ns);
+    let mut ends: Vec<u64> = good.map(|op| op.ended_ns()).collect();
     ends.sort_unstable();
+    let within = ends.partition_point(|end_ns| *end_ns <= window.end_ns);
+    // Where no success came any more, it lasted at least as long as anything was asked for.
+    let asked_ns = load_of(case).map(|op| op.sent_ns()).max().unwrap_or_default().max(window.end_ns);
+    let over_ns = ends.get(within).copied().unwrap_or(asked_ns);
+    ends.truncate(within);
+    ends.push(over_ns);
     let (mut last_ns, mut longest) = (window.start_ns, (0, window.start_ns));
     for end_ns in ends {
         longest = longest.max((end_ns - last_ns, last_ns));
