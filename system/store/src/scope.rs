@@ -82,13 +82,14 @@ impl TenantScope {
         Ok(TenantTx { lease, tenant_id: self.tenant_id })
     }
 
-    /// The rows of a reading function: one trip, and nothing of it outlasts the statement. `statement`
+    /// The rows of a reading function, or of one that writes under a fence, so that running it again changes nothing
+    /// more: one trip, and no setting of it outlasts the statement. `statement`
     /// gives it `$1` as the tenant, which is bound here, from this scope and nothing else; `arguments`
     /// binds `$2` and what follows. Safe to cancel.
-    pub(crate) async fn read_all<T>(
+    pub(crate) async fn read_all<'q, T>(
         &self,
         statement: &'static str,
-        arguments: impl Fn(PgQueryAs<'static, T>) -> PgQueryAs<'static, T>,
+        arguments: impl Fn(PgQueryAs<'q, T>) -> PgQueryAs<'q, T>,
     ) -> Result<Vec<T>, StoreError>
     where
         T: Send + Unpin + for<'r> FromRow<'r, PgRow>,

@@ -66,11 +66,12 @@ pub async fn complete_all(db: &Db, tenant: TenantId, completions: &[Completion])
         events.push(outcome.map(|(_, event)| event.as_uuid()));
     }
     // A transaction of its own, which sets the tenant for itself. Under its fence, a second try changes nothing.
-    let query = || {
-        let query = sqlx::query_as("SELECT app.complete_jobs($1, $2, $3, $4, $5, $6, $7)");
-        query.bind(tenant.as_uuid()).bind(&jobs).bind(&fences).bind(&engines).bind(&results).bind(&hashes).bind(&events)
-    };
-    let done: Vec<(Uuid,)> = match db.read_all(query).await {
+    let statement = "SELECT app.complete_jobs($1, $2, $3, $4, $5, $6, $7)";
+    let scope = db.tenant(tenant);
+    let done = scope.read_all(statement, |query| {
+        query.bind(&jobs).bind(&fences).bind(&engines).bind(&results).bind(&hashes).bind(&events)
+    });
+    let done: Vec<(Uuid,)> = match done.await {
         Err(StoreError::Refused { code }) if code == DATA_CORRUPTED => {
             return Err(StoreError::Corrupt { what: "forecasts.quota_state" });
         }
