@@ -144,7 +144,9 @@ async fn a_reader_beside_many_writers_misses_nothing_and_sees_nothing_twice() {
             })
         })
         .collect();
-    let mut read = Vec::new();
+    // The writers' events alone are counted: a transaction of somebody else may hold the line's end back, and then the
+    // forecast's own event comes after it.
+    let (mut read, mut running) = (Vec::new(), 0);
     let mut place = begin;
     loop {
         let is_over = writers.iter().all(tokio::task::JoinHandle::is_finished);
@@ -152,15 +154,14 @@ async fn a_reader_beside_many_writers_misses_nothing_and_sees_nothing_twice() {
         if let Some(last) = page.events.last() {
             place = last.place;
         }
-        // The forecast's own event may come again: a transaction of somebody else holds the line's end back.
-        let theirs = page.events.iter().filter(|event| event.state == "running");
-        read.extend(theirs.map(|event| event.place));
+        running += page.events.iter().filter(|event| event.state == "running").count();
+        read.extend(page.events.iter().map(|event| event.place));
         if is_over && !page.more && page.events.is_empty() {
             break;
         }
     }
     let written = "SELECT count(*) FROM app.forecast_events WHERE state = 'running'";
-    assert_eq!(count(&mut bed.admin, written).await, i64::try_from(read.len()).unwrap());
+    assert_eq!(count(&mut bed.admin, written).await, i64::try_from(running).unwrap());
     let mut sorted = read.clone();
     sorted.sort();
     sorted.dedup();
