@@ -35,7 +35,7 @@ pub use process::{MidJobProbe, ProcessControl, ProcessIdentity, ProcessKill, Pro
 pub use protocol::{
     Action, BookLimits, CommitPattern, Every, Follower, HttpPattern, NotInTime, Occurrence, Origin, Outcome, Passed,
     Pattern, Place, Point, PostgresPattern, Protocol, RedisPattern, Release, Rule, RuleBook, RuleError, RuleRecord,
-    WireEvent, WireEventKind, WireFault,
+    WireEvent, WireEventKind, WireFault, functions_that_write,
 };
 pub use redis::{RedisClientKill, RedisDemotion, RedisFlush, RedisLoss, RedisLossLimits, RedisMemoryFull, WhenFull};
 pub use schedule::{Condition, DrawPlan, FaultChoice, ParamValue, Schedule, ScheduleError, Step};

@@ -17,6 +17,7 @@ use super::{
     observer::{Origin, Point, RuleRecord, WireEvent, WireEventKind},
     operation::{Operation, Outcome, Protocol},
     points::PointList,
+    postgres::WritingFunctions,
     redis::ScriptNames,
     relay::BookInspectors,
     rule::{Rule, RuleError},
@@ -79,6 +80,7 @@ struct Shared {
     /// No rule is installed and nothing is listed: requests need not be shown.
     is_idle: AtomicBool,
     scripts: ScriptNames,
+    functions: WritingFunctions,
     /// Something held was let go.
     released: watch::Sender<u64>,
     /// A record has changed.
@@ -122,6 +124,7 @@ impl RuleBook {
                 }),
                 is_idle: AtomicBool::new(true),
                 scripts: ScriptNames::default(),
+                functions: WritingFunctions::default(),
                 released: watch::Sender::new(0),
                 progress: watch::Sender::new(0),
             }),
@@ -223,9 +226,20 @@ impl RuleBook {
         self.settle_idle(&state);
     }
 
+    /// Forgets the points listed so far, so that their counts begin anew; a rule installed in the same moment counts alike.
+    pub fn forget_points(&self) {
+        self.lock().points.clear();
+    }
+
     /// Gives a script a name that rules and listings use; `sha`: its SHA-1 in hexadecimal digits.
     pub fn name_script(&self, sha: &str, name: &str) {
         self.shared.scripts.learn(sha, name);
+    }
+
+    /// Tells which functions of PostgreSQL write although a SELECT calls them (lower case, without schema), so that such
+    /// a SELECT counts as a writing statement. For statements that come up from now on.
+    pub fn name_writing_functions(&self, names: impl IntoIterator<Item = String>) {
+        self.shared.functions.learn(names);
     }
 
     /// Follows every connection of a proxy that leads from this process to such a server.
@@ -240,7 +254,8 @@ impl RuleBook {
             state.connections += 1;
             state.connections - 1
         };
-        Follower::new(self.clone(), Connection { origin, number }, protocol, self.shared.scripts.clone())
+        let (scripts, functions) = (self.shared.scripts.clone(), self.shared.functions.clone());
+        Follower::new(self.clone(), Connection { origin, number }, protocol, scripts, functions)
     }
 
     /// The record of one rule.

@@ -18,7 +18,7 @@ use super::{
     lane::{EndKind, Front, Gate, Lane, Out},
     operation::{Operation, Outcome, Protocol},
     piece::{Piece, Request, RequestId, Session},
-    postgres::{PostgresSession, fatal_error},
+    postgres::{PostgresSession, WritingFunctions, fatal_error},
     redis::{DISCARD, RedisSession, ScriptNames, error_reply},
     rule::{Action, Place},
     tampering::{Tampered, Tampering},
@@ -73,9 +73,15 @@ struct Hold {
 }
 
 impl Follower {
-    pub(super) fn new(book: RuleBook, connection: Connection, protocol: Protocol, scripts: ScriptNames) -> Self {
+    pub(super) fn new(
+        book: RuleBook,
+        connection: Connection,
+        protocol: Protocol,
+        scripts: ScriptNames,
+        functions: WritingFunctions,
+    ) -> Self {
         let session: Box<dyn Session> = match protocol {
-            Protocol::Postgres => Box::new(PostgresSession::default()),
+            Protocol::Postgres => Box::new(PostgresSession::new(functions)),
             Protocol::Redis => Box::new(RedisSession::new(scripts)),
             Protocol::Http => Box::new(HttpSession::default()),
         };

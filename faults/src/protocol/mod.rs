@@ -29,6 +29,7 @@ pub use book::{BookLimits, NotInTime, Release, RuleBook};
 pub use follower::{Follower, Passed};
 pub use observer::{Origin, Point, RuleRecord, WireEvent, WireEventKind};
 pub use operation::{Outcome, Protocol};
+pub use postgres::functions_that_write;
 pub use rule::{
     Action, CommitPattern, Every, HttpPattern, Occurrence, Pattern, Place, PostgresPattern, RedisPattern, Rule,
     RuleError,

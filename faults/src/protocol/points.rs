@@ -14,6 +14,8 @@ pub(super) struct PointList {
     listed: Vec<Listed>,
     points_max: usize,
     lost: u64,
+    /// Entries that were cleared: those that come later stand behind them.
+    cleared: usize,
 }
 
 /// A request on the list, whole, so that it can be counted against patterns that come up later.
@@ -27,7 +29,7 @@ struct Listed {
 
 impl PointList {
     pub(super) fn new(points_max: usize) -> Self {
-        Self { is_listing: false, listed: Vec::new(), points_max, lost: 0 }
+        Self { is_listing: false, listed: Vec::new(), points_max, lost: 0, cleared: 0 }
     }
 
     /// Enters a request, if points are listed; where it stands.
@@ -46,11 +48,18 @@ impl PointList {
             operation: operation.clone(),
             outcome: None,
         });
-        Some(self.listed.len() - 1)
+        Some(self.cleared + self.listed.len() - 1)
+    }
+
+    /// Forgets what is listed.
+    pub(super) fn clear(&mut self) {
+        self.cleared += self.listed.len();
+        self.listed.clear();
+        self.lost = 0;
     }
 
     pub(super) fn set_outcome(&mut self, at: usize, outcome: &Outcome) {
-        if let Some(listed) = self.listed.get_mut(at) {
+        if let Some(listed) = at.checked_sub(self.cleared).and_then(|at| self.listed.get_mut(at)) {
             listed.outcome = Some(outcome.clone());
         }
     }

@@ -2,7 +2,10 @@
 
 use sha2::{Digest, Sha256};
 
-use super::sql::{Token, render, statements};
+use super::{
+    sql::{Token, render, statements},
+    writing_functions::WritingFunctions,
+};
 
 /// Hexadecimal digits of a hash.
 const HASH_DIGITS: usize = 12;
@@ -41,12 +44,13 @@ pub enum Kind {
 }
 
 impl Fingerprint {
-    /// The names of all statements in a query string, in order. `truncated`: the text goes on.
-    pub fn of_query(sql: &[u8], truncated: bool) -> Vec<Self> {
+    /// The names of all statements in a query string, in order. `truncated`: the text goes on; `functions`: those that
+    /// write although a SELECT calls them.
+    pub fn of_query(sql: &[u8], truncated: bool, functions: &WritingFunctions) -> Vec<Self> {
         let text = String::from_utf8_lossy(sql);
         let all = statements(&text);
         let last = all.len().saturating_sub(1);
-        let name = |(at, tokens): (usize, &Vec<Token>)| Self::of_tokens(tokens, truncated && at == last);
+        let name = |(at, tokens): (usize, &Vec<Token>)| Self::of_tokens(tokens, truncated && at == last, functions);
         all.iter().enumerate().map(name).collect()
     }
 
@@ -55,7 +59,7 @@ impl Fingerprint {
         Self { hash: hash(name), head: name.into(), kind: Kind::Read }
     }
 
-    fn of_tokens(tokens: &[Token], truncated: bool) -> Self {
+    fn of_tokens(tokens: &[Token], truncated: bool, functions: &WritingFunctions) -> Self {
         let normal = render(tokens);
         let head = cut(&normal, HEAD_BYTES_MAX).to_owned();
         let mut hash = hash(&normal);
@@ -63,7 +67,11 @@ impl Fingerprint {
             // The rest is unknown; equal beginnings must not pass for equal statements.
             hash.replace_range(..1, "~");
         }
-        Self { hash, head, kind: Kind::of(tokens) }
+        let kind = match Kind::of(tokens) {
+            Kind::Read if functions.are_called_in(tokens) => Kind::Write,
+            kind => kind,
+        };
+        Self { hash, head, kind }
     }
 }
 
@@ -106,7 +114,7 @@ impl Kind {
 }
 
 /// Whether the word occurs other than in `for update` and `for no key update`.
-fn has_outside_lock(words: &[&str], word: &str) -> bool {
+pub(super) fn has_outside_lock(words: &[&str], word: &str) -> bool {
     words.iter().enumerate().any(|(at, found)| {
         let before = at.checked_sub(1).map(|before| words[before]);
         *found == word && !(word == "update" && matches!(before, Some("for" | "key")))
@@ -192,7 +200,7 @@ mod tests {
     use super::*;
 
     fn one(sql: &str) -> Fingerprint {
-        let all = Fingerprint::of_query(sql.as_bytes(), false);
+        let all = Fingerprint::of_query(sql.as_bytes(), false, &WritingFunctions::default());
         assert_eq!(all.len(), 1, "{all:?}");
         all.into_iter().next().expect("one")
     }
@@ -236,6 +244,17 @@ mod tests {
     }
 
     #[test]
+    fn a_select_that_calls_a_writing_function_writes_under_the_same_name() {
+        let functions = WritingFunctions::default();
+        let sql = b"SELECT app.complete($1)";
+        let before = Fingerprint::of_query(sql, false, &functions).remove(0);
+        functions.learn(["complete".to_owned()]);
+        let after = Fingerprint::of_query(sql, false, &functions).remove(0);
+        assert_eq!((before.kind, after.kind), (Kind::Read, Kind::Write));
+        assert_eq!(before.hash, after.hash);
+    }
+
+    #[test]
     fn a_pattern_is_a_hash_or_a_beginning_in_any_spelling() {
         let statement = one("UPDATE jobs SET state = $1 WHERE id = $2");
         assert!(StatementPattern::new("update  JOBS").matches(&statement));
@@ -249,7 +268,7 @@ mod tests {
 
     #[test]
     fn a_statement_that_was_cut_off_has_no_hash_a_rule_could_name() {
-        let cut = &Fingerprint::of_query(b"select 1 from t where", true)[0];
+        let cut = &Fingerprint::of_query(b"select 1 from t where", true, &WritingFunctions::default())[0];
         assert!(cut.hash.starts_with('~'));
         assert!(StatementPattern::new("select 1").matches(cut));
     }

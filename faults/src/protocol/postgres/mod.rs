@@ -8,10 +8,13 @@ mod messages;
 mod session;
 mod sql;
 mod transaction;
+mod writing_functions;
 
 pub(super) use fingerprint::{StatementPattern, normalised_head};
 pub(super) use session::PostgresSession;
 pub(super) use transaction::{Commit, PostgresOperation};
+pub(super) use writing_functions::WritingFunctions;
+pub use writing_functions::functions_that_write;
 
 /// A FATAL error, after which a client expects the connection to end. `code`: a SQLSTATE.
 pub(super) fn fatal_error(code: &str, text: Option<&str>) -> Vec<u8> {

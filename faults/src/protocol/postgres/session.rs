@@ -15,6 +15,7 @@ use super::{
         wanted_of_server,
     },
     transaction::{PostgresOperation, Transaction},
+    writing_functions::WritingFunctions,
 };
 use crate::protocol::{
     operation::{Operation, Outcome},
@@ -70,6 +71,7 @@ pub struct PostgresSession {
     server: Framer,
     phase: Phase,
     requests: RequestId,
+    functions: WritingFunctions,
     statements: BTreeMap<Vec<u8>, Fingerprint>,
     portals: BTreeMap<Vec<u8>, Fingerprint>,
     expected: VecDeque<Expected>,
@@ -96,6 +98,7 @@ impl Default for PostgresSession {
             server: Framer::new(true, wanted_of_server),
             phase: Phase::Login,
             requests: 0,
+            functions: WritingFunctions::default(),
             statements: BTreeMap::new(),
             portals: BTreeMap::new(),
             expected: VecDeque::new(),
@@ -209,6 +212,11 @@ impl Session for PostgresSession {
 }
 
 impl PostgresSession {
+    /// A session that knows which functions write.
+    pub fn new(functions: WritingFunctions) -> Self {
+        Self { functions, ..Self::default() }
+    }
+
     fn give_up(&mut self, reason: Lost, pieces: &mut Vec<Piece>) {
         self.phase = Phase::Untracked;
         self.expected.clear();
@@ -245,7 +253,7 @@ impl PostgresSession {
         match tag {
             b'Q' => {
                 let (sql, _) = split_name(body);
-                let operation = self.transaction.take(Fingerprint::of_query(sql, !whole));
+                let operation = self.transaction.take(Fingerprint::of_query(sql, !whole, &self.functions));
                 self.expect_query(operation).map(Some)
             }
             b'F' => {
@@ -256,7 +264,7 @@ impl PostgresSession {
                 let (name, rest) = split_name(body);
                 let (sql, _) = split_name(rest);
                 // Without its closing zero byte the text goes on.
-                let statement = Fingerprint::of_query(sql, sql.len() == rest.len())
+                let statement = Fingerprint::of_query(sql, sql.len() == rest.len(), &self.functions)
                     .into_iter()
                     .next()
                     .unwrap_or_else(|| Fingerprint::of_act("<empty>"));

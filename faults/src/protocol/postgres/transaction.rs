@@ -143,10 +143,11 @@ impl Transaction {
 
 #[cfg(test)]
 mod tests {
+    use super::super::writing_functions::WritingFunctions;
     use super::*;
 
     fn take(transaction: &mut Transaction, sql: &str) -> PostgresOperation {
-        transaction.take(Fingerprint::of_query(sql.as_bytes(), false))
+        transaction.take(Fingerprint::of_query(sql.as_bytes(), false, &WritingFunctions::default()))
     }
 
     #[test]
