@@ -43,6 +43,12 @@ pub struct FinalState {
     pub payments: Vec<PaymentRow>,
     /// Ledger entries.
     pub ledger_entries: Vec<LedgerEntryRow>,
+    /// Refresh tokens, by what is stored of them.
+    pub refresh_tokens: Vec<RefreshTokenRow>,
+    /// Upgrades asked for.
+    pub plan_upgrades: Vec<PlanUpgradeRow>,
+    /// Events of the payment provider that were taken in.
+    pub webhook_events: Vec<WebhookEventRow>,
     /// The payment provider's own book: the truth about what was charged.
     pub provider: ProviderBook,
     /// Runs of the biller, in order.
@@ -349,6 +355,54 @@ pub struct LedgerEntryRow {
     pub debit_minor: i64,
     /// Credit.
     pub credit_minor: i64,
+}
+
+/// A refresh token. What is stored of it is a digest, and what stands here is that.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RefreshTokenRow {
+    /// Tenant's id.
+    pub tenant_id: String,
+    /// Digest of the token, hexadecimal.
+    pub token: String,
+    /// Digest of the token it was exchanged for.
+    pub parent: Option<String>,
+    /// The session that its family belongs to.
+    pub session_id: String,
+    /// When it was exchanged.
+    pub rotated_us: Option<i64>,
+}
+
+/// An upgrade of a plan.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PlanUpgradeRow {
+    /// Tenant's id.
+    pub tenant_id: String,
+    /// Id.
+    pub change_id: String,
+    /// Plan before.
+    pub from_plan: String,
+    /// Plan asked for.
+    pub to_plan: String,
+    /// `awaiting_payment`, `applied`, `declined`, `lapsed`.
+    pub state: String,
+    /// The invoice of its proration.
+    pub invoice_id: Option<String>,
+}
+
+/// An event of the payment provider, as it was taken in.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct WebhookEventRow {
+    /// Tenant's id.
+    pub tenant_id: String,
+    /// The provider's id of it.
+    pub event_id: String,
+    /// `charge.succeeded`, `charge.failed`, `charge.refunded`.
+    pub kind: String,
+    /// What came of it.
+    pub outcome: String,
 }
 
 /// The payment provider's own book.

@@ -1,7 +1,7 @@
 //! The laws there are, in the order in which they are reported.
 
 use crate::checker::Checker;
-use crate::{auth, billing, forecast, load, privacy, process, queue, slo, store, tenancy};
+use crate::{auth, billing, forecast, load, privacy, process, queue, slo, store, story, tenancy};
 
 /// Every law. The first five are the no-go laws of the smoke suite; the others stand under them.
 pub fn all() -> Vec<Box<dyn Checker>> {
@@ -22,6 +22,38 @@ pub fn all() -> Vec<Box<dyn Checker>> {
         Box::new(load::FaultsLanded),
         Box::new(load::Offered),
     ]
+}
+
+/// The laws of one case of a sweep: what holds in every run and needs no load to show, and the story's own end. None for
+/// a name that is no story's.
+pub fn of_story(name: &str) -> Option<Vec<Box<dyn Checker>>> {
+    // The oracle bills a tenant by one plan; a story that changes it has the books judged by its own law.
+    let billing: Option<Box<dyn Checker>> = match name {
+        "upgrade" | "refresh" => None,
+        _ => Some(Box::new(billing::ExactlyOnce)),
+    };
+    let own: Box<dyn Checker> = match name {
+        "forecast" => Box::new(story::ForecastBilled),
+        "billing-run" => Box::new(story::BillingRunSettled),
+        "refresh" => Box::new(story::RefreshKeepsOneFamily),
+        "upgrade" => Box::new(story::UpgradeAppliedOnce),
+        "webhook" => Box::new(story::WebhookTakenInOnce),
+        _ => return None,
+    };
+    let mut laws: Vec<Box<dyn Checker>> = vec![
+        own,
+        Box::new(forecast::Correctness),
+        Box::new(forecast::Determinism),
+        Box::new(tenancy::Isolation),
+        Box::new(queue::NoLostJobs),
+        Box::new(queue::CompletedOnce),
+        Box::new(process::NoUnplannedExit),
+        Box::new(store::ReadYourWrites),
+        Box::new(privacy::NoPii),
+        Box::new(load::FaultsLanded),
+    ];
+    laws.extend(billing);
+    Some(laws)
 }
 
 /// What the smoke suite's verdict requires: all of them.

@@ -26,6 +26,7 @@ pub mod rows;
 pub mod slo;
 pub mod specimen;
 pub mod store;
+pub mod story;
 pub mod tampers;
 pub mod tenancy;
 pub mod timeline;

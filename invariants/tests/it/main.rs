@@ -7,4 +7,5 @@ mod model_speed;
 
 mod bounds;
 mod clean;
+mod stories;
 mod tampered;
