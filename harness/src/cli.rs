@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::environment::engine_choice::EngineChoice;
+use crate::point_sweep::{PointChoice, PointFault, Story};
 
 /// Verifies a build of Forecastle: starts it on real PostgreSQL and Redis, loads it, breaks it, judges it by evidence.
 #[derive(Debug, Parser)]
@@ -61,6 +62,8 @@ pub enum Command {
     },
     /// Check that this machine can run the suites; name what is missing and its fix.
     Doctor,
+    /// Run a story once for each point at which something lasting happens, and lose it there in each of four ways.
+    Sweep(SweepArgs),
     /// Plant bugs into a copy of the system, one by one, and report which law notices each.
     Mutants(MutantsArgs),
 }
@@ -125,6 +128,32 @@ pub struct ReplayArgs {
     /// A run's id, a path to its folder, or `latest`.
     pub run: String,
     /// Where to run it.
+    #[command(flatten)]
+    pub setting: SettingArgs,
+}
+
+/// Flags of `nogo sweep`.
+#[derive(Debug, Clone, Args)]
+pub struct SweepArgs {
+    /// The story to sweep.
+    #[arg(value_enum)]
+    pub story: Story,
+    /// Only list the points: one run without a fault.
+    #[arg(long, conflicts_with_all = ["point", "fault"])]
+    pub list: bool,
+    /// Visit these points only, by number or name with commas between. Default: all.
+    #[arg(long, value_name = "K|NAME,…", value_delimiter = ',')]
+    pub point: Vec<PointChoice>,
+    /// Do this only, with commas between. Default: all four.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    pub fault: Vec<PointFault>,
+    /// Root of everything drawn: decimal, or hexadecimal with 0x.
+    #[arg(long, value_parser = parse_seed, default_value = "1")]
+    pub seed: u64,
+    /// Lease of a worker's claim, and longest silence in a transaction, milliseconds.
+    #[arg(long, value_name = "MS", default_value_t = 800, value_parser = clap::value_parser!(u64).range(300..=1_000))]
+    pub lease_ms: u64,
+    /// Engine, binary, fail-fast: here, no further case once a law was broken.
     #[command(flatten)]
     pub setting: SettingArgs,
 }

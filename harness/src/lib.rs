@@ -14,6 +14,7 @@ pub mod identity;
 pub mod judgement;
 pub mod mutants;
 pub mod nemesis;
+pub mod point_sweep;
 pub mod progress;
 pub mod provider;
 pub mod randomness;

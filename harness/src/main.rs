@@ -31,6 +31,7 @@ fn main() -> std::process::ExitCode {
             Command::List { what } => commands::list::list(&cli, *what),
             Command::Clean { dry_run, keep_runs } => commands::clean::clean(&cli, *dry_run, *keep_runs).await,
             Command::Doctor => commands::doctor::doctor(&cli).await,
+            Command::Sweep(args) => commands::sweep::sweep(&cli, args).await,
             Command::Mutants(args) => commands::mutants::mutants(&cli, args).await,
         }
     });

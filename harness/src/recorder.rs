@@ -98,6 +98,34 @@ impl Recorder {
     /// # Errors
     /// Where the file cannot be created or the writer cannot be started.
     pub fn start(path: &Path, header: Header, clock: RunClock) -> anyhow::Result<Self> {
+        let recorder = Self::open(path, clock)?;
+        recorder.record(|_| Event::Header(header));
+        Ok(recorder)
+    }
+
+    /// Opens `path` for writing with what happened before as its first lines: they keep their times, which must be of
+    /// `clock`, and are numbered anew. New operations are numbered after theirs.
+    ///
+    /// # Errors
+    /// Where the file cannot be created or the writer cannot be started.
+    pub fn resume(path: &Path, before: Vec<Event>, clock: RunClock) -> anyhow::Result<Self> {
+        let recorder = Self::open(path, clock)?;
+        let ops = before.iter().filter_map(|event| match event {
+            Event::Invoke(invoke) => Some(invoke.op + 1),
+            _ => None,
+        });
+        recorder.shared.next_op.store(ops.max().unwrap_or(0), Ordering::Relaxed);
+        {
+            let mut line = recorder.shared.line.lock().expect("history lock");
+            for event in before {
+                let t_ns = event.time_ns();
+                recorder.append_at(&mut line, event, t_ns);
+            }
+        }
+        Ok(recorder)
+    }
+
+    fn open(path: &Path, clock: RunClock) -> anyhow::Result<Self> {
         let file = File::create(path).with_context(|| format!("create history {}", path.display()))?;
         let (queue, events) = sync_channel(QUEUE_EVENTS_MAX);
         let kept = path.to_path_buf();
@@ -107,7 +135,7 @@ impl Recorder {
             .context("start history writer")?;
         let line =
             Line { next_index: 0, phase: Phase::Provision, phase_open: false, queue: Some(queue), failure: None };
-        let recorder = Self {
+        Ok(Self {
             shared: Arc::new(Shared {
                 clock,
                 line: Mutex::new(line),
@@ -117,9 +145,7 @@ impl Recorder {
                 sent_more: Notify::new(),
                 writer: Mutex::new(Some(writer)),
             }),
-        };
-        recorder.record(|_| Event::Header(header));
-        Ok(recorder)
+        })
     }
 
     /// The run's clock.
@@ -253,8 +279,12 @@ impl Recorder {
         self.append(&mut line, event);
     }
 
-    fn append(&self, line: &mut Line, mut event: Event) {
-        stamp(&mut event, line.next_index, self.shared.clock.now_ns());
+    fn append(&self, line: &mut Line, event: Event) {
+        self.append_at(line, event, self.shared.clock.now_ns());
+    }
+
+    fn append_at(&self, line: &mut Line, mut event: Event, t_ns: u64) {
+        stamp(&mut event, line.next_index, t_ns);
         let Some(queue) = &line.queue else {
             line.failure.get_or_insert_with(|| "an event came after the end".to_owned());
             return;
@@ -397,6 +427,24 @@ mod tests {
         let numbers: Vec<u64> = stored.events.iter().map(Event::index).collect();
         assert_eq!(numbers, (0..503).collect::<Vec<u64>>());
         assert!(stored.events.windows(2).all(|pair| pair[0].time_ns() <= pair[1].time_ns()));
+    }
+
+    #[test]
+    fn a_resumed_record_goes_on_where_another_ended() {
+        let folder = tempfile::tempdir().expect("folder");
+        let clock = RunClock::start();
+        let first = Recorder::start(&folder.path().join("first"), header(), clock).expect("start");
+        first.enter_phase(Phase::Seed, 0);
+        first.note("before");
+        let before = first.finish().expect("finish").events;
+        let path = folder.path().join("second");
+        let second = Recorder::resume(&path, before.clone(), clock).expect("resume");
+        second.note("after");
+        let events = second.finish().expect("finish").events;
+        assert_eq!(events[..before.len()], before[..]);
+        assert!(events.windows(2).all(|pair| pair[0].time_ns() <= pair[1].time_ns()));
+        assert!(events.iter().enumerate().all(|(n, event)| event.index() == n as u64));
+        assert_eq!(read_history(&path).expect("read").events, events);
     }
 
     #[test]

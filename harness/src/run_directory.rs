@@ -135,6 +135,9 @@ impl RunDirectory {
     }
 }
 
+/// Version of the manifest's layout.
+pub const MANIFEST_FORMAT: u32 = 1;
+
 /// The raw record: what the verdict rests on, and what the manifest's digests cover.
 pub const SEALED_FILES: &[&str] = &["schedule.toml", "history.ndjson.zst", "final_state.json.zst"];
 

@@ -32,6 +32,8 @@ pub struct Request {
     pub idempotency_key: Option<String>,
     /// If-Match, or none.
     pub if_match: Option<String>,
+    /// Further headers, names in lower case.
+    pub headers: Vec<(&'static str, String)>,
     /// The address the client claims through X-Forwarded-For.
     pub forwarded_for: String,
     /// After this the client gives up.
@@ -51,6 +53,7 @@ impl Request {
             bearer: None,
             idempotency_key: None,
             if_match: None,
+            headers: Vec::new(),
             forwarded_for: "10.255.255.1".to_owned(),
             timeout: Duration::from_secs(10),
             hangs_up: false,
@@ -208,6 +211,9 @@ impl Api {
         }
         if let Some(tag) = &request.if_match {
             builder = builder.header("if-match", tag);
+        }
+        for (name, value) in &request.headers {
+            builder = builder.header(*name, value);
         }
         if let Some(body) = &request.body {
             builder = builder.json(body);

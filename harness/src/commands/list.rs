@@ -6,6 +6,7 @@ use nogo_faults::catalogue;
 use nogo_harness::cli::{Cli, Listing};
 use nogo_harness::exit_code::ExitCode;
 use nogo_harness::experiment::SUITES;
+use nogo_harness::point_sweep::SWEEP_FILE;
 use nogo_harness::run_directory::{RunDirectory, stored_runs};
 use nogo_harness::schedule_file;
 use nogo_invariants::floors;
@@ -97,7 +98,10 @@ fn runs(cli: &Cli) -> Vec<Value> {
             let manifest = directory.as_ref().ok().and_then(|directory| directory.manifest().ok());
             let verdict = directory
                 .ok()
-                .and_then(|directory| std::fs::read(directory.file("results.json")).ok())
+                .and_then(|directory| {
+                    let read = |name: &str| std::fs::read(directory.file(name)).ok();
+                    read("results.json").or_else(|| read(SWEEP_FILE))
+                })
                 .and_then(|text| serde_json::from_slice::<Value>(&text).ok())
                 .map_or(Value::from("not judged"), |results| results["verdict"].clone());
             match manifest {

@@ -7,3 +7,4 @@ pub mod mutants;
 mod output;
 pub mod run;
 pub mod stored;
+pub mod sweep;

@@ -61,6 +61,39 @@ pub fn kill_tree(leader: ProcessIdentity, folder: Option<&Path>) -> Result<()> {
     }
 }
 
+/// Stops one process where it stands; returns when it does nothing of its own any more. Blocks.
+///
+/// # Errors
+/// If it has ended, or goes on past the limit of ten seconds.
+pub fn stop_process(identity: ProcessIdentity) -> Result<()> {
+    signal_one(identity, Signal::STOP, true)
+}
+
+/// Lets one process go on; returns when it does. Blocks.
+///
+/// # Errors
+/// If it has ended, or stands still past the limit of ten seconds.
+pub fn continue_process(identity: ProcessIdentity) -> Result<()> {
+    signal_one(identity, Signal::CONT, false)
+}
+
+fn signal_one(identity: ProcessIdentity, kind: Signal, stopped: bool) -> Result<()> {
+    let deadline = Instant::now() + GONE_LIMIT;
+    signal(identity, kind);
+    loop {
+        if !identity.alive() {
+            bail!("{identity} has ended");
+        }
+        if is_stopped(identity) == stopped {
+            return Ok(());
+        }
+        if Instant::now() > deadline {
+            bail!("{identity} still {}", if stopped { "goes on" } else { "stands still" });
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
 /// Stops every process that works below `folder`, `leader` first, so that it starts no further one; waits until nothing
 /// goes on. Blocks.
 ///
@@ -201,6 +234,20 @@ mod tests {
     use super::*;
     use std::os::unix::process::CommandExt as _;
     use std::process::Command;
+
+    #[test]
+    fn one_process_is_stopped_and_goes_on_and_a_dead_one_is_told() {
+        let mut child = Command::new("sleep").arg("600").spawn().unwrap();
+        let identity = ProcessIdentity::of_pid(child.id()).unwrap();
+        stop_process(identity).unwrap();
+        assert_eq!(state(identity.pid), Some('T'));
+        stop_process(identity).unwrap();
+        continue_process(identity).unwrap();
+        assert_ne!(state(identity.pid), Some('T'));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        stop_process(identity).unwrap_err();
+    }
 
     #[test]
     fn killing_the_tree_takes_a_grandchild_in_a_session_of_its_own() {

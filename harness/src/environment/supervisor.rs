@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use nogo_faults::ProcessIdentity;
 use serde::Serialize;
-use tokio::process::Command;
+use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -84,6 +84,52 @@ pub struct Finished {
     pub elapsed: Duration,
 }
 
+/// A process on its way to its end.
+pub struct OneShot<'a> {
+    supervisor: &'a Supervisor,
+    name: String,
+    started: Instant,
+    child: Child,
+    identity: Option<ProcessIdentity>,
+}
+
+impl OneShot<'_> {
+    /// Which process it is; none if it had ended before it could be looked at.
+    #[must_use]
+    pub fn identity(&self) -> Option<ProcessIdentity> {
+        self.identity
+    }
+
+    /// Waits for its end, at most for `limit`; past that it is killed.
+    ///
+    /// # Errors
+    /// If it exceeds the limit; any exit code is an answer.
+    pub async fn finish(self, limit: Duration) -> Result<Finished> {
+        // Kept beyond the limit: dropped, it would kill the leader and hide its descendants.
+        let mut whole = Box::pin(self.child.wait_with_output());
+        match tokio::time::timeout(limit, &mut whole).await {
+            Ok(output) => {
+                let output = output?;
+                let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+                self.supervisor.keep_log(&self.name, &stderr)?;
+                Ok(Finished {
+                    code: output.status.code(),
+                    stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+                    stderr,
+                    elapsed: self.started.elapsed(),
+                })
+            }
+            Err(_) => {
+                if let Some(identity) = self.identity {
+                    tokio::task::spawn_blocking(move || kill_tree(identity, None)).await??;
+                }
+                drop(whole);
+                bail!("{} did not end within {} s and was killed", self.name, limit.as_secs())
+            }
+        }
+    }
+}
+
 /// Starts processes and watches them.
 pub struct Supervisor {
     pub(super) run: Arc<Registration>,
@@ -119,7 +165,14 @@ impl Supervisor {
     /// # Errors
     /// If it cannot be started or exceeds the limit; any exit code is an answer.
     pub async fn run_to_end(&self, spec: &ProcessSpec, limit: Duration) -> Result<Finished> {
-        let started = Instant::now();
+        self.begin(spec)?.finish(limit).await
+    }
+
+    /// Starts a process that runs to its end; it can be killed and stopped by its identity meanwhile.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub fn begin(&self, spec: &ProcessSpec) -> Result<OneShot<'_>> {
         let child = self
             .command(spec)
             .stdout(Stdio::piped())
@@ -130,28 +183,7 @@ impl Supervisor {
         if let Some(identity) = identity {
             self.run.record_process(&spec.name, identity)?;
         }
-        // Kept beyond the limit: dropped, it would kill the leader and hide its descendants.
-        let mut whole = Box::pin(child.wait_with_output());
-        match tokio::time::timeout(limit, &mut whole).await {
-            Ok(output) => {
-                let output = output?;
-                let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-                self.keep_log(&spec.name, &stderr)?;
-                Ok(Finished {
-                    code: output.status.code(),
-                    stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-                    stderr,
-                    elapsed: started.elapsed(),
-                })
-            }
-            Err(_) => {
-                if let Some(identity) = identity {
-                    tokio::task::spawn_blocking(move || kill_tree(identity, None)).await??;
-                }
-                drop(whole);
-                bail!("{} did not end within {} s and was killed", spec.name, limit.as_secs())
-            }
-        }
+        Ok(OneShot { supervisor: self, name: spec.name.clone(), started: Instant::now(), child, identity })
     }
 
     /// As [`Self::run_to_end`], for a run that must exit with 0; gives its last stdout line,

@@ -7,7 +7,8 @@ use anyhow::Context;
 use nogo_invariants::Canaries;
 use nogo_invariants::final_state::{
     FinalState, ForecastRow, IdempotencyKeyRow, InvoiceRow, JobAttemptRow, JobRow, LedgerEntryRow, PaymentRow,
-    QuotaPeriodRow, ScenarioRow, SessionRow, TenantRow, UsageEventRow, UserRow,
+    PlanUpgradeRow, QuotaPeriodRow, RefreshTokenRow, ScenarioRow, SessionRow, TenantRow, UsageEventRow, UserRow,
+    WebhookEventRow,
 };
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -84,6 +85,18 @@ const LEDGER_ENTRIES: &str = "SELECT json_build_object('tenant_id', tenant_id, '
     'debit_minor', debit_minor, 'credit_minor', credit_minor)::text
     FROM app.ledger_entries ORDER BY tenant_id, entry_id";
 
+const REFRESH_TOKENS: &str = "SELECT json_build_object('tenant_id', tenant_id, 'token', encode(token_hash, 'hex'),
+    'parent', encode(parent_hash, 'hex'), 'session_id', session_id,
+    'rotated_us', (extract(epoch from rotated_at) * 1000000)::bigint)::text
+    FROM app.refresh_tokens ORDER BY tenant_id, token_hash";
+
+const PLAN_UPGRADES: &str = "SELECT json_build_object('tenant_id', tenant_id, 'change_id', change_id,
+    'from_plan', from_plan, 'to_plan', to_plan, 'state', state, 'invoice_id', invoice_id)::text
+    FROM app.plan_upgrades ORDER BY tenant_id, change_id";
+
+const WEBHOOK_EVENTS: &str = "SELECT json_build_object('tenant_id', tenant_id, 'event_id', event_id, 'kind', kind,
+    'outcome', outcome)::text FROM app.webhook_events ORDER BY tenant_id, event_id";
+
 /// A row with text that is searched and then dropped.
 #[derive(Deserialize)]
 struct WithText<R> {
@@ -113,6 +126,9 @@ pub async fn read_rows(read_url: &str, canaries: &Canaries) -> anyhow::Result<Fi
         invoices: read::<InvoiceRow>(&mut connection, "invoices", INVOICES).await?,
         payments: read::<PaymentRow>(&mut connection, "payments", PAYMENTS).await?,
         ledger_entries: read::<LedgerEntryRow>(&mut connection, "ledger_entries", LEDGER_ENTRIES).await?,
+        refresh_tokens: read::<RefreshTokenRow>(&mut connection, "refresh_tokens", REFRESH_TOKENS).await?,
+        plan_upgrades: read::<PlanUpgradeRow>(&mut connection, "plan_upgrades", PLAN_UPGRADES).await?,
+        webhook_events: read::<WebhookEventRow>(&mut connection, "webhook_events", WEBHOOK_EVENTS).await?,
         ..FinalState::default()
     };
     let owners = |text: Option<String>| -> Vec<String> {

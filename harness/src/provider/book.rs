@@ -58,6 +58,12 @@ pub struct Behaviour {
     pub slow_ms: u64,
 }
 
+impl Behaviour {
+    /// Every answer is given, at once.
+    pub const HONEST: Self =
+        Self { answer_lost_share: 0.0, error_after_effect_share: 0.0, slow_share: 0.0, slow_ms: 0 };
+}
+
 impl Default for Behaviour {
     fn default() -> Self {
         Self { answer_lost_share: 0.15, error_after_effect_share: 0.05, slow_share: 0.05, slow_ms: 300 }
@@ -146,6 +152,14 @@ impl ProviderBook {
     /// An empty book that misbehaves as `behaviour` says, drawn from `randomness`.
     pub fn new(randomness: Randomness, behaviour: Behaviour) -> Self {
         Self { randomness, behaviour, state: Mutex::default() }
+    }
+
+    /// A book that holds `charges` already, and none of the requests that made them.
+    pub fn with_charges(randomness: Randomness, behaviour: Behaviour, charges: Vec<Charge>) -> Self {
+        let book = Self::new(randomness, behaviour);
+        let charges = charges.into_iter().map(|charge| (charge.idempotency_key.clone(), charge)).collect();
+        book.state.lock().expect("provider book lock").charges = charges;
+        book
     }
 
     /// Charges under `key`, or answers from the book; `time_ns` is the run's clock.

@@ -50,9 +50,17 @@ impl Provider {
     /// # Errors
     /// Where no port can be bound.
     pub async fn start(randomness: Randomness, behaviour: Behaviour, clock: RunClock) -> anyhow::Result<Self> {
+        Self::start_with(ProviderBook::new(randomness, behaviour), clock).await
+    }
+
+    /// The same with a book that may hold charges already.
+    ///
+    /// # Errors
+    /// Where no port can be bound.
+    pub async fn start_with(book: ProviderBook, clock: RunClock) -> anyhow::Result<Self> {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.context("bind the payment provider")?;
         let address = listener.local_addr().context("read the payment provider's address")?;
-        let book = Arc::new(ProviderBook::new(randomness, behaviour));
+        let book = Arc::new(book);
         let stop = CancellationToken::new();
         let desk = Desk { book: Arc::clone(&book), clock };
         let app = Router::new().route("/v1/charges", post(charge).get(find)).with_state(desk);

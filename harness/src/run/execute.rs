@@ -29,10 +29,7 @@ use crate::progress::Progress;
 use crate::provider::{Behaviour, Provider};
 use crate::randomness::Randomness;
 use crate::recorder::{Recorder, RunClock};
-use crate::run_directory::{Manifest, RunDirectory};
-
-/// Version of the manifest's layout.
-const MANIFEST_FORMAT: u32 = 1;
+use crate::run_directory::{MANIFEST_FORMAT, Manifest, RunDirectory};
 
 /// What is to be run, where.
 #[derive(Debug)]
@@ -230,14 +227,14 @@ fn ending(results: &Results, broke_off: Option<ExitCode>) -> ExitCode {
 }
 
 /// Id, wall-clock start as text, and the same as microseconds since 1970.
-fn new_run_id() -> (String, String, i64) {
+pub(crate) fn new_run_id() -> (String, String, i64) {
     let now = jiff::Timestamp::now();
     let stamp = now.strftime("%Y%m%d-%H%M%S");
     (format!("{stamp}-{:04x}", rand::random::<u16>()), now.to_string(), now.as_microsecond())
 }
 
 /// First Ctrl-C or SIGTERM: end in order. A second Ctrl-C ends the process; the next start sweeps.
-async fn cancel_on_signal(interrupt: CancellationToken) {
+pub(crate) async fn cancel_on_signal(interrupt: CancellationToken) {
     let Ok(mut terminate) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) else { return };
     let mut count = 0;
     loop {
@@ -255,7 +252,8 @@ async fn cancel_on_signal(interrupt: CancellationToken) {
     }
 }
 
-async fn pump_process_events(mut events: mpsc::Receiver<supervisor::ProcessEvent>, recorder: Recorder) {
+/// Writes what happens to processes into the record, until nobody is left to tell of any.
+pub(crate) async fn pump_process_events(mut events: mpsc::Receiver<supervisor::ProcessEvent>, recorder: Recorder) {
     while let Some(event) = events.recv().await {
         let (change, planned, code, signal) = match event.change {
             supervisor::ProcessChange::Started => (ProcessChange::Ready, true, None, None),

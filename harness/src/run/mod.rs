@@ -9,3 +9,4 @@ pub mod last_look;
 pub mod phases;
 
 pub use execute::{Executed, Order, execute};
+pub(crate) use execute::{cancel_on_signal, new_run_id, pump_process_events};

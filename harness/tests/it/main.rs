@@ -1,5 +1,6 @@
 //! Integration tests of the harness, one module per subject.
 
+mod environment_points;
 mod environment_processes;
 mod environment_replicas;
 mod environment_servers;
