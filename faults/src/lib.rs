@@ -31,7 +31,11 @@ pub use postgres::{
     PostgresCrash, PostgresCrashLimits, ReplayPause, SerializationConfig, SerializationFailures, SlowStatement,
     SlowStatementConfig, VolumeControl, VolumeUsage,
 };
-pub use process::{MidJobProbe, ProcessControl, ProcessIdentity, ProcessKill, ProcessKillLimits};
+pub use process::{
+    AnyMoment, CLOCK_IS_RIGHT, ClockApart, ControlGroup, CpuStarved, DescriptorsExhausted, MemoryExhausted,
+    MidJobProbe, ProcessControl, ProcessDrain, ProcessEnding, ProcessFreeze, ProcessIdentity, ProcessKill,
+    ProcessKillLimits, ProcessLimits, RestartStorm, RollingRestart, remove_groups,
+};
 pub use protocol::{
     Action, BookLimits, CommitPattern, Every, Follower, HttpPattern, NotInTime, Occurrence, Origin, Outcome, Passed,
     Pattern, Place, Point, PostgresPattern, Protocol, RedisPattern, Release, Rule, RuleBook, RuleError, RuleRecord,
@@ -39,5 +43,5 @@ pub use protocol::{
 };
 pub use redis::{RedisClientKill, RedisDemotion, RedisFlush, RedisLoss, RedisLossLimits, RedisMemoryFull, WhenFull};
 pub use schedule::{Condition, DrawPlan, FaultChoice, ParamValue, Schedule, ScheduleError, Step};
-pub use service::{FreezeLimits, Greeting, ServiceControl, ServiceFreeze, greet};
+pub use service::{FreezeLimits, Greeting, ServiceControl, ServiceFreeze, greet, greet_at_length};
 pub use toxid::{Accepted, Ending, Inspector, InspectorFactory, Side, ToxidHandle, ToxidOptions, ToxidServer};

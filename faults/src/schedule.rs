@@ -8,6 +8,8 @@ use rand::{RngExt, SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
+use crate::catalogue::role_and_store;
+
 /// Timed steps within one stretch of load.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -226,7 +228,7 @@ impl Schedule {
                 return Err(ScheduleError::Order { index });
             }
             let still_open = |earlier: &Step| {
-                earlier.target == step.target && (earlier.when.is_some() || earlier.end_ms() > step.at_ms)
+                meet(&earlier.target, &step.target) && (earlier.when.is_some() || earlier.end_ms() > step.at_ms)
             };
             if let Some(other) = before.iter().position(still_open) {
                 let (fault, target) = (step.fault.clone(), step.target.clone());
@@ -235,6 +237,17 @@ impl Schedule {
         }
         Ok(())
     }
+}
+
+/// Whether two victims are one, or one is of the other: `apis` is every API, `apis-redis` every API's link to Redis.
+fn meet(one: &str, other: &str) -> bool {
+    if let (Some((role, store)), Some((other_role, other_store))) = (role_and_store(one), role_and_store(other)) {
+        return store == other_store && meet(role, other_role);
+    }
+    let is_of = |name: &str, role: &str| {
+        role.strip_suffix('s').and_then(|single| name.strip_prefix(single)).is_some_and(|rest| rest.starts_with('-'))
+    };
+    one == other || is_of(one, other) || is_of(other, one)
 }
 
 /// Load that must stay undisturbed, once it is known that the shortest windows fit beside it.
@@ -396,5 +409,24 @@ mod tests {
     fn a_plan_without_faults_is_undisturbed_load() {
         let plan = DrawPlan { faults: vec![], ..plan(20_000) };
         assert_eq!(Schedule::draw(stream(1), &plan), Ok(Schedule::undisturbed(20_000)));
+    }
+
+    #[test]
+    fn a_role_and_one_of_its_processes_are_one_victim() {
+        for (one, other, same) in [
+            ("apis", "api-1", true),
+            ("api-2", "apis", true),
+            ("api-1", "api-1", true),
+            ("api-1", "api-2", false),
+            ("apis", "worker-1", false),
+            ("redis", "redis", true),
+            ("postgres", "replica-1", false),
+            ("apis-redis", "api-2-redis", true),
+            ("apis-redis", "api-2-postgres", false),
+            ("workers-postgres", "apis-postgres", false),
+            ("api-1-redis", "api-1", false),
+        ] {
+            assert_eq!(meet(one, other), same, "{one} and {other}");
+        }
     }
 }

@@ -1,8 +1,11 @@
 //! What a plan demands of an engine, and whether it can do it: asked before anything is started.
 
-use anyhow::Result;
-use nogo_faults::catalogue;
+use std::path::PathBuf;
 
+use anyhow::Result;
+use nogo_faults::{ControlGroup, catalogue};
+
+use crate::environment::clock_library::clock_library;
 use crate::environment::engine::{Engine, EngineKind};
 use crate::exit_code::EndsWith;
 use crate::experiment::Experiment;
@@ -13,12 +16,29 @@ const DATA_MIB: u32 = 512;
 const FILLS_VOLUME: &str = "disk-full";
 /// The faults that a volume in a container's memory does not outlive.
 const KILLS_PRIMARY: &str = "postgres-crash";
+/// The fault that needs control groups.
+const STARVES: &str = "cpu-starved";
+/// The faults that set clocks.
+const SETS_CLOCKS: [&str; 2] = ["clock-skew", "clock-step"];
 
 impl Experiment {
     /// Size of the volume for the primary's data, MiB; only where a fault fills it.
     #[must_use]
     pub fn postgres_data_mib(&self) -> Option<u32> {
         self.asks_for(FILLS_VOLUME).then_some(DATA_MIB)
+    }
+
+    /// The library that lets faults set clocks; only where one does.
+    ///
+    /// # Errors
+    /// If it is needed and not installed; names the package.
+    pub fn clock_library(&self) -> Result<Option<PathBuf>> {
+        match SETS_CLOCKS.into_iter().find(|fault| self.asks_for(fault)) {
+            None => Ok(None),
+            Some(fault) => clock_library().map(Some).map_err(|error| {
+                EndsWith::inconclusive(format!("fault '{fault}' cannot be done here: {error:#}")).into()
+            }),
+        }
     }
 
     fn asks_for(&self, fault: &str) -> bool {
@@ -37,6 +57,11 @@ impl Experiment {
                 let message = format!("the {kind} engine cannot do fault '{}': there is {engines}", row.name);
                 return Err(EndsWith::inconclusive(message).into());
             }
+        }
+        self.clock_library()?;
+        if self.asks_for(STARVES) {
+            ControlGroup::can_be_made()
+                .map_err(|error| EndsWith::inconclusive(format!("fault '{STARVES}' cannot be done here: {error}")))?;
         }
         if self.asks_for(FILLS_VOLUME) {
             engine.can_size_volumes().map_err(|error| {

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cli::RunArgs;
 use crate::exit_code::EndsWith;
+use crate::nemesis::SKEW_S;
 use crate::randomness::Randomness;
 use crate::schedule_file;
 use crate::workload::LoadSpec;
@@ -76,7 +77,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { provision_ms: 60_000, steady_ms: 15_000, effect_ms: 4_000, heal_ms: 30_000, quiesce_ms: 45_000 }
+        Limits { provision_ms: 60_000, steady_ms: 15_000, effect_ms: 6_000, heal_ms: 30_000, quiesce_ms: 45_000 }
     }
 }
 
@@ -123,6 +124,9 @@ impl Experiment {
         let mut load = LoadSpec::default();
         if let Some(rate) = args.rate {
             load.operations_per_s = rate;
+        }
+        if faults.iter().any(|row| row.name == "clock-skew") {
+            load.clocks_apart_s = SKEW_S;
         }
         Ok(Experiment {
             suite: suite.name.to_owned(),

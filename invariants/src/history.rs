@@ -445,6 +445,9 @@ pub struct Completion {
     /// Without an answer: why. [`HUNG_UP`] where the client left on purpose, which is nobody's error.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// API instance that took it, where the one it was meant for took no connection.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub taken_by: Option<String>,
     /// Microseconds from the intended moment to the answer's last byte.
     pub latency_us: u64,
     /// Whether a valid Retry-After came with it.

@@ -5,6 +5,9 @@
 
 use crate::fault::Tolerance;
 
+pub use network::role_and_store;
+
+mod network;
 mod placebo;
 mod postgres;
 mod process;
@@ -31,9 +34,54 @@ pub struct FaultRow {
     pub tolerance: Tolerance,
 }
 
+/// What a fault is done to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Family {
+    /// The primary or a replica.
+    Postgres,
+    /// Redis.
+    Redis,
+    /// The system's own processes.
+    Process,
+    /// Links between its processes and its stores.
+    Network,
+    /// Nothing.
+    Placebo,
+}
+
+/// The families in the order in which they are listed, with their rows.
+const FAMILIES: [(Family, &[FaultRow]); 5] = [
+    (Family::Postgres, postgres::ROWS),
+    (Family::Redis, redis::ROWS),
+    (Family::Process, process::ROWS),
+    (Family::Network, network::ROWS),
+    (Family::Placebo, placebo::ROWS),
+];
+
 /// Every row, by family.
 pub fn all() -> impl Iterator<Item = &'static FaultRow> {
-    [postgres::ROWS, redis::ROWS, process::ROWS, placebo::ROWS].into_iter().flatten()
+    FAMILIES.iter().flat_map(|(_, rows)| rows.iter())
+}
+
+/// The family that a row belongs to.
+///
+/// # Panics
+/// If it is no row of the catalogue.
+#[must_use]
+pub fn family_of(row: &FaultRow) -> Family {
+    let found = FAMILIES.iter().find(|(_, rows)| rows.iter().any(|known| known.name == row.name));
+    found.map(|(family, _)| *family).expect("a row of the catalogue")
+}
+
+impl FaultRow {
+    /// How much harm a correct system may show where the fault is done to `victim`.
+    #[must_use]
+    pub fn tolerance_at(&self, victim: &str) -> Tolerance {
+        match family_of(self) {
+            Family::Network => network::tolerance_at(self, victim),
+            _ => self.tolerance,
+        }
+    }
 }
 
 /// The row of a fault by its name.

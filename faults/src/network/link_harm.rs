@@ -16,7 +16,7 @@ use crate::{
     blast_radius::Target,
     fault::{HealError, InstallError, Proof, ProofError},
     harm::{Harm, Wait},
-    service::{Greeting, greet},
+    service::{Greeting, greet, greet_at_length},
 };
 
 /// How long a greeting may take where nothing is hurt.
@@ -27,6 +27,8 @@ const WELL: Duration = Duration::from_millis(1_000);
 pub enum LinkShows {
     /// The answer comes, and not before this many milliseconds.
     LateMs(u64),
+    /// Two kilobytes of an answer of PostgreSQL come, and not before this many milliseconds.
+    LongLateMs(u64),
     /// No answer, and no end of the connection, for this many milliseconds.
     SilentMs(u64),
     /// The connection ends without an answer.
@@ -74,8 +76,14 @@ impl LinksHurt {
     async fn greet_all(&self, limit: Duration) -> Vec<(String, Result<Duration, String>)> {
         let mut greetings = JoinSet::new();
         for (name, listen) in self.harm.links.clone() {
-            let greeting = self.harm.greeting;
-            greetings.spawn(async move { (name, greet(listen, greeting, limit).await) });
+            let (greeting, shows) = (self.harm.greeting, self.harm.shows);
+            greetings.spawn(async move {
+                let met = match shows {
+                    LinkShows::LongLateMs(_) => greet_at_length(listen, limit).await,
+                    _ => greet(listen, greeting, limit).await,
+                };
+                (name, met)
+            });
         }
         let mut met = greetings.join_all().await;
         met.sort_by(|one, other| one.0.cmp(&other.0));
@@ -94,14 +102,14 @@ impl LinksHurt {
             }
         }
         let limit = match self.harm.shows {
-            LinkShows::LateMs(ms) => Duration::from_millis(ms) * 4 + WELL,
+            LinkShows::LateMs(ms) | LinkShows::LongLateMs(ms) => Duration::from_millis(ms) * 4 + WELL,
             LinkShows::SilentMs(ms) => Duration::from_millis(ms),
             LinkShows::Broken => WELL,
         };
         let met = self.greet_all(limit).await;
         for (link, greeting) in &met {
             let is_hurt = match (self.harm.shows, greeting) {
-                (LinkShows::LateMs(ms), Ok(after)) => *after >= Duration::from_millis(ms),
+                (LinkShows::LateMs(ms) | LinkShows::LongLateMs(ms), Ok(after)) => *after >= Duration::from_millis(ms),
                 (LinkShows::SilentMs(_), Err(reason)) => reason.starts_with("no answer"),
                 (LinkShows::Broken, Err(reason)) => !reason.starts_with("no answer"),
                 _ => false,
@@ -159,7 +167,7 @@ impl Harm for LinksHurt {
         loop {
             let met = self.greet_all(WELL).await;
             let hurt = met.iter().find(|(_, greeting)| match (self.harm.shows, greeting) {
-                (LinkShows::LateMs(ms), Ok(after)) => *after >= Duration::from_millis(ms),
+                (LinkShows::LateMs(ms) | LinkShows::LongLateMs(ms), Ok(after)) => *after >= Duration::from_millis(ms),
                 (_, greeting) => greeting.is_err(),
             });
             let Some((link, greeting)) = hurt else {

@@ -62,16 +62,51 @@ impl ProcessIdentity {
     /// # Errors
     /// `NotFound` when it does not run any more; others as the kernel gives them.
     pub fn kill(&self) -> io::Result<()> {
-        let pid = i32::try_from(self.pid)
-            .ok()
-            .and_then(Pid::from_raw)
-            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "pid out of range"))?;
-        let handle = pidfd_open(pid, PidfdFlags::empty()).map_err(from_errno)?;
+        self.send(Signal::KILL)
+    }
+
+    /// Sends SIGTERM, as [`Self::kill`] sends SIGKILL.
+    ///
+    /// # Errors
+    /// As [`Self::kill`].
+    pub fn ask_to_end(&self) -> io::Result<()> {
+        self.send(Signal::TERM)
+    }
+
+    /// Stops every thread of it where it stands (SIGSTOP). Once more changes nothing.
+    ///
+    /// # Errors
+    /// As [`Self::kill`].
+    pub fn pause(&self) -> io::Result<()> {
+        self.send(Signal::STOP)
+    }
+
+    /// Lets it go on (SIGCONT). Without effect on what was not paused.
+    ///
+    /// # Errors
+    /// As [`Self::kill`].
+    pub fn resume(&self) -> io::Result<()> {
+        self.send(Signal::CONT)
+    }
+
+    /// Whether a signal stopped it; false as well where it has ended.
+    pub fn is_paused(&self) -> bool {
+        Stat::read(self.pid).is_ok_and(|stat| stat.start_ticks == self.start_ticks && stat.state == b'T')
+    }
+
+    /// Its pid, as the kernel's calls take it.
+    pub(super) fn raw_pid(&self) -> io::Result<Pid> {
+        let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw);
+        pid.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "pid out of range"))
+    }
+
+    fn send(&self, signal: Signal) -> io::Result<()> {
+        let handle = pidfd_open(self.raw_pid()?, PidfdFlags::empty()).map_err(from_errno)?;
         // The handle is held: from here on the pid cannot come to mean another process.
         if !self.alive() {
             return Err(io::Error::new(io::ErrorKind::NotFound, "process has ended"));
         }
-        pidfd_send_signal(&handle, Signal::KILL).map_err(from_errno)
+        pidfd_send_signal(&handle, signal).map_err(from_errno)
     }
 }
 

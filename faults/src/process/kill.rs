@@ -10,45 +10,15 @@ use std::{
 
 use serde_json::json;
 
-use super::ProcessIdentity;
+use super::{
+    ProcessIdentity,
+    control::{MidJobProbe, ProcessControl},
+    revival::{Revival, ends_within},
+};
 use crate::{
     blast_radius::{Grant, Target},
-    fault::{BoxFuture, ControlError, Fault, HealError, InstallError, Proof, ProofError, Tolerance},
+    fault::{BoxFuture, Fault, HealError, InstallError, Proof, ProofError, Tolerance},
 };
-
-/// Who starts and ends one process of the run.
-pub trait ProcessControl: Send + Sync {
-    /// Name of the process within the run, such as `worker-1`.
-    fn name(&self) -> String;
-
-    /// The present incarnation, or the last one if it has ended; none before the first start.
-    fn identity(&self) -> Option<ProcessIdentity>;
-
-    /// Sends SIGKILL to this incarnation and to no other, and takes note that its end is
-    /// intended. Need not wait for the end. [`ProcessIdentity::kill`] does the sending.
-    fn kill(&self, identity: ProcessIdentity) -> BoxFuture<'_, Result<(), ControlError>>;
-
-    /// Starts the process anew, reaping the old one; returns when the new one runs.
-    fn restart(&self) -> BoxFuture<'_, Result<ProcessIdentity, ControlError>>;
-
-    /// Whether the present incarnation runs, as the operating system or engine sees it.
-    fn is_alive(&self) -> BoxFuture<'_, bool>;
-}
-
-/// Tells whether a process is in the middle of a job.
-pub trait MidJobProbe: Send + Sync {
-    /// The evidence (a job's id, its lease, its attempt), or none if it is idle right now.
-    fn mid_job(&self) -> BoxFuture<'_, Option<String>>;
-}
-
-impl<F> MidJobProbe for F
-where
-    F: Fn() -> BoxFuture<'static, Option<String>> + Send + Sync,
-{
-    fn mid_job(&self) -> BoxFuture<'_, Option<String>> {
-        self()
-    }
-}
 
 /// Limits of each wait of [`ProcessKill`], milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,7 +68,9 @@ impl ProcessKill {
             return Err(InstallError::Used { fault: Self::NAME.into() });
         }
         grant.covers(&self.targets())?;
-        let (evidence, seen_at) = self.wait_for_mid_job().await?;
+        let look_every = Duration::from_millis(self.limits.mid_job_poll_ms.max(1));
+        let (process, limit_ms) = (self.control.name(), self.limits.mid_job_ms_max);
+        let (evidence, seen_at) = wait_for_mid_job(&process, self.mid_job.as_ref(), limit_ms, look_every).await?;
         // Asked again: a process that was restarted while we waited was never granted.
         grant.covers(&self.targets())?;
         let Some(identity) = self.control.identity() else {
@@ -136,71 +108,6 @@ impl ProcessKill {
                 "killed_after_evidence_us": u64::try_from(sent_after.as_micros()).unwrap_or(u64::MAX),
             }),
         ))
-    }
-
-    async fn wait_for_mid_job(&self) -> Result<(String, Instant), InstallError> {
-        let limit = Duration::from_millis(self.limits.mid_job_ms_max);
-        let wait = async {
-            let mut tick = tokio::time::interval(Duration::from_millis(self.limits.mid_job_poll_ms.max(1)));
-            tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-            loop {
-                tick.tick().await;
-                if let Some(evidence) = self.mid_job.mid_job().await {
-                    return (evidence, Instant::now());
-                }
-            }
-        };
-        tokio::time::timeout(limit, wait).await.map_err(|_| InstallError::ConditionNotMet {
-            condition: format!("{} in the middle of a job", self.control.name()),
-            limit_ms: self.limits.mid_job_ms_max,
-        })
-    }
-
-    async fn revive(&mut self) -> Result<Proof, HealError> {
-        if let Some(struck) = self.struck
-            && !ends_within(struck, self.limits.death_ms_max).await
-        {
-            // SIGKILL was asked for and did not end it: alive, but in no state to be trusted.
-            return Err(HealError::StillHurt {
-                fault: Self::NAME.into(),
-                limit_ms: self.limits.death_ms_max,
-                reason: format!("{struck} neither ended nor can be replaced"),
-            });
-        }
-        if let Some(identity) = self.control.identity()
-            && identity.alive()
-        {
-            return Ok(self.runs(identity, false));
-        }
-        let limit = Duration::from_millis(self.limits.restart_ms_max);
-        let identity = tokio::time::timeout(limit, self.control.restart())
-            .await
-            .map_err(|_| HealError::StillHurt {
-                fault: Self::NAME.into(),
-                limit_ms: self.limits.restart_ms_max,
-                reason: "the restart did not return".into(),
-            })?
-            .map_err(|cause| HealError::Target { step: "restart process", reason: cause.to_string() })?;
-        if Some(identity) == self.struck || !identity.alive() {
-            return Err(HealError::StillHurt {
-                fault: Self::NAME.into(),
-                limit_ms: self.limits.restart_ms_max,
-                reason: format!("{identity} does not run after the restart"),
-            });
-        }
-        Ok(self.runs(identity, true))
-    }
-
-    fn runs(&self, identity: ProcessIdentity, restarted: bool) -> Proof {
-        Proof::new(
-            "process_runs",
-            json!({
-                "process": self.control.name(),
-                "pid": identity.pid,
-                "start_ticks": identity.start_ticks,
-                "restarted": restarted,
-            }),
-        )
     }
 }
 
@@ -249,16 +156,35 @@ impl Fault for ProcessKill {
     }
 
     fn heal(&mut self) -> BoxFuture<'_, Result<Proof, HealError>> {
-        Box::pin(self.revive())
+        let revival = Revival {
+            fault: Self::NAME,
+            control: self.control.as_ref(),
+            struck: self.struck,
+            death_ms_max: self.limits.death_ms_max,
+            restart_ms_max: self.limits.restart_ms_max,
+        };
+        Box::pin(revival.run())
     }
 }
 
-async fn ends_within(identity: ProcessIdentity, limit_ms: u64) -> bool {
+/// Waits for the evidence; with the moment at which it was there.
+pub(super) async fn wait_for_mid_job(
+    process: &str,
+    mid_job: &dyn MidJobProbe,
+    limit_ms: u64,
+    look_every: Duration,
+) -> Result<(String, Instant), InstallError> {
     let wait = async {
-        let mut tick = tokio::time::interval(Duration::from_millis(1));
-        while identity.alive() {
+        let mut tick = tokio::time::interval(look_every);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
             tick.tick().await;
+            if let Some(evidence) = mid_job.mid_job().await {
+                return (evidence, Instant::now());
+            }
         }
     };
-    tokio::time::timeout(Duration::from_millis(limit_ms), wait).await.is_ok()
+    tokio::time::timeout(Duration::from_millis(limit_ms), wait)
+        .await
+        .map_err(|_| InstallError::ConditionNotMet { condition: format!("{process} in the middle of a job"), limit_ms })
 }

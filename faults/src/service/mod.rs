@@ -6,4 +6,4 @@ mod wire_probe;
 
 pub use control::ServiceControl;
 pub use freeze::{FreezeLimits, ServiceFreeze};
-pub use wire_probe::{Greeting, greet};
+pub use wire_probe::{Greeting, greet, greet_at_length};

@@ -53,6 +53,36 @@ pub async fn greet(address: SocketAddr, greeting: Greeting, limit: Duration) -> 
     tokio::time::timeout(limit, ask).await.unwrap_or_else(|_| Err(format!("no answer within {} ms", limit.as_millis())))
 }
 
+/// Bytes of an answer that is long enough to show how fast a link carries.
+const LONG_ANSWER_BYTES: usize = 2_000;
+
+/// Connects to PostgreSQL, says something that it repeats before it asks who is there, and gives the time until two
+/// thousand bytes of its answer have come.
+///
+/// # Errors
+/// As [`greet`].
+pub async fn greet_at_length(address: SocketAddr, limit: Duration) -> Result<Duration, String> {
+    // A start-up message of protocol 3.0 with an option nobody knows: the server lists those it does not know.
+    let mut body = vec![0, 3, 0, 0];
+    let option = format!("_pq_.{}", "x".repeat(LONG_ANSWER_BYTES));
+    for text in ["user", "nobody", option.as_str(), "1"] {
+        body.extend_from_slice(text.as_bytes());
+        body.push(0);
+    }
+    body.push(0);
+    let length = u32::try_from(body.len() + 4).map_err(|error| error.to_string())?;
+    let ask = async {
+        let mut stream = TcpStream::connect(address).await.map_err(|error| format!("connect: {error}"))?;
+        let asked = Instant::now();
+        let words = [&length.to_be_bytes()[..], &body].concat();
+        stream.write_all(&words).await.map_err(|error| format!("greet: {error}"))?;
+        let mut answer = vec![0; LONG_ANSWER_BYTES];
+        stream.read_exact(&mut answer).await.map_err(|error| format!("read: {error}"))?;
+        if answer[0] == b'v' { Ok(asked.elapsed()) } else { Err(format!("answered with byte {}", answer[0])) }
+    };
+    tokio::time::timeout(limit, ask).await.unwrap_or_else(|_| Err(format!("no answer within {} ms", limit.as_millis())))
+}
+
 #[cfg(test)]
 mod tests {
     use tokio::net::TcpListener;

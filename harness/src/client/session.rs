@@ -38,9 +38,10 @@ impl Tokens {
         self.received.elapsed() + margin >= self.lives
     }
 
-    /// The access token surely has expired, a leeway of 5 s included.
-    pub fn is_surely_expired(&self) -> bool {
-        self.received.elapsed() > self.lives + Duration::from_secs(6)
+    /// The access token surely has expired, a leeway of 5 s included, where no clock that stamps tokens is more than
+    /// `clocks_apart` ahead.
+    pub fn is_surely_expired(&self, clocks_apart: Duration) -> bool {
+        self.received.elapsed() > self.lives + clocks_apart + Duration::from_secs(6)
     }
 }
 

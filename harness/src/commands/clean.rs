@@ -32,10 +32,11 @@ pub async fn clean(cli: &Cli, dry_run: bool, keep_runs: Option<usize>) -> Result
         output::line(serde_json::json!({"swept": swept, "runs_removed": &runs[..surplus]}));
     } else {
         output::line(format!(
-            "removed {} containers, {} processes, {} volumes, {} folders of {} dead runs; {} stored runs",
+            "removed {} containers, {} processes, {} volumes, {} control groups, {} folders of {} dead runs; {} stored runs",
             swept.containers.len(),
             swept.processes.len(),
             swept.volumes.len(),
+            swept.groups.len(),
             swept.directories.len(),
             swept.runs.len(),
             surplus

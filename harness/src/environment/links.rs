@@ -8,7 +8,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result};
-use nogo_faults::{ProxySpec, ToxiClient, ToxidHandle, ToxidServer};
+use nogo_faults::{ProxySpec, ToxiClient, ToxidHandle, ToxidOptions, ToxidServer};
 use serde::Serialize;
 
 /// Environment variable with `address:port` of another proxy server's API.
@@ -49,7 +49,8 @@ impl Links {
             }
             _ => {
                 let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-                let server = ToxidServer::start(seed, any).await.context("start the proxy server")?;
+                let options = ToxidOptions { seed, blackhole: true, ..ToxidOptions::default() };
+                let server = ToxidServer::start_with(options, any).await.context("start the proxy server")?;
                 let api = server.api_addr();
                 (Some(server), api)
             }

@@ -1,6 +1,7 @@
 //! The world a run needs: servers, the system's processes, the links between them, and the sweep.
 
 pub mod binaries;
+pub mod clock_library;
 pub mod docker;
 pub mod docker_connection;
 pub mod doctor;

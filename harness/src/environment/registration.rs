@@ -13,6 +13,7 @@ use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result};
 use nogo_faults::process::ProcessIdentity;
+use nogo_faults::remove_groups;
 use serde::{Deserialize, Serialize};
 
 use super::process_tree::{kill_tree, place, working_below};
@@ -132,6 +133,7 @@ impl Registration {
             kill_tree(identity, None)?;
         }
         unmount_below(&self.scratch)?;
+        remove_groups(&group_prefix(&self.run_id)).context("remove control groups")?;
         if self.scratch.exists() {
             fs::remove_dir_all(&self.scratch)
                 .with_context(|| format!("remove scratch directory {}", self.scratch.display()))?;
@@ -151,6 +153,12 @@ impl Drop for Registration {
             tracing::warn!(run = %self.run_id, "leave it to the next sweep: {error:#}");
         }
     }
+}
+
+/// What the names of a run's control groups begin with.
+#[must_use]
+pub fn group_prefix(run_id: &str) -> String {
+    format!("{SCRATCH_PREFIX}{run_id}-")
 }
 
 /// Where the records of a store's runs lie.

@@ -38,6 +38,9 @@ pub struct ProcessSpec {
     pub environment: Vec<(String, String)>,
     /// Time in which its first line must stand on stdout.
     pub ready_limit: Duration,
+    /// Where a process that is ready answers with success, below the `address` of its first line; without it, one that
+    /// runs is ready.
+    pub ready_path: Option<&'static str>,
 }
 
 /// What happened to a process.

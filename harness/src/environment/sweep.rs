@@ -1,4 +1,4 @@
-//! Removes what dead owners left: containers, processes, frozen ones too, volumes, scratch directories, records.
+//! Removes what dead owners left: containers, processes, frozen ones too, volumes, control groups, scratch directories, records.
 //!
 //! Runs at the start of every run and as `nogo clean`. Touches nothing whose owner lives, nothing
 //! whose owner cannot be judged from here, and nothing that carries no mark of nogo.
@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use nogo_faults::process::ProcessIdentity;
+use nogo_faults::remove_groups;
 use rustix::fs::{FlockOperation, flock};
 use serde::Serialize;
 use testcontainers::bollard::Docker;
@@ -17,11 +18,12 @@ use testcontainers::bollard::errors::Error as DockerError;
 use testcontainers::bollard::query_parameters::{ListContainersOptions, RemoveContainerOptions};
 use tokio::time::Instant;
 
+use super::clock_library::forget_clock;
 use super::docker_connection;
 use super::process_tree::{kill_tree, place, working_below};
 use super::registration::{
     LABEL_OWNER_PID, LABEL_OWNER_PLACE, LABEL_OWNER_START, LABEL_RUN, RunRecord, SCRATCH_PREFIX, SCRATCH_RECORD,
-    read_record, runs_folder,
+    group_prefix, read_record, runs_folder,
 };
 use super::volume::unmount_below;
 
@@ -45,6 +47,8 @@ pub struct Swept {
     pub processes: Vec<u32>,
     /// Volumes unmounted, by where they were.
     pub volumes: Vec<PathBuf>,
+    /// Control groups removed.
+    pub groups: Vec<PathBuf>,
     /// Directories removed.
     pub directories: Vec<PathBuf>,
     /// What could not be removed, each with its reason.
@@ -58,6 +62,7 @@ impl Swept {
         self.containers.is_empty()
             && self.processes.is_empty()
             && self.volumes.is_empty()
+            && self.groups.is_empty()
             && self.directories.is_empty()
     }
 }
@@ -144,6 +149,13 @@ fn remove_run(file: &Path, record: &RunRecord, swept: &mut Swept) {
             Ok(()) => swept.processes.push(identity.pid),
             Err(error) => swept.left.push(format!("{error:#}")),
         }
+    }
+    if same_place {
+        record.processes.values().for_each(|identity| forget_clock(identity.pid));
+    }
+    match remove_groups(&group_prefix(&record.run_id)) {
+        Ok(mut groups) => swept.groups.append(&mut groups),
+        Err(error) => swept.left.push(format!("control groups of {}: {error}", record.run_id)),
     }
     let marked = read_record(&record.scratch.join(SCRATCH_RECORD)).is_some_and(|inside| inside.run_id == record.run_id);
     if marked {

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use nogo_faults::{BoxFuture, ControlError, ProcessControl, ProcessIdentity};
+use nogo_faults::{BoxFuture, ControlError, ProcessControl, ProcessEnding, ProcessIdentity};
 use rustix::process::Signal;
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
@@ -15,11 +15,14 @@ use tokio::process::{Child, ChildStdout};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::clock_library::forget_clock;
 use super::process_tree::signal;
 use super::supervisor::{ProcessChange, ProcessEvent, ProcessSpec, Supervisor};
 
 /// Time for the kernel to end a killed process.
 const GONE_LIMIT: Duration = Duration::from_secs(10);
+/// Time for a process that is ready to say so.
+const READY_ANSWER_LIMIT: Duration = Duration::from_secs(1);
 
 /// A process that the supervisor keeps.
 pub struct SystemProcess {
@@ -168,6 +171,29 @@ impl SystemProcess {
         Ok(identity)
     }
 
+    /// Whether it answers with success where its specification says; in words why not.
+    ///
+    /// # Errors
+    /// If it does not run, does not answer in time, or answers anything else.
+    pub async fn answers_that_it_is_ready(&self) -> Result<()> {
+        if !self.runs() {
+            bail!("{} does not run", self.spec.name);
+        }
+        let Some(path) = self.spec.ready_path else {
+            return Ok(());
+        };
+        // A client of its own each time: what another incarnation left open would tell nothing of this one.
+        let client = reqwest::Client::builder().no_proxy().timeout(READY_ANSWER_LIMIT).build()?;
+        let answer = client.get(format!("http://{}{path}", self.address("address")?)).send().await?;
+        if answer.status().is_success() { Ok(()) } else { bail!("{path} says {}", answer.status()) }
+    }
+
+    /// The present incarnation, while it runs and is the one that is meant.
+    fn present(&self, identity: ProcessIdentity) -> Result<Life, ControlError> {
+        let life = self.life().filter(|life| life.identity == identity && life.exit.borrow().is_none());
+        life.ok_or_else(|| ControlError(format!("{identity} is no longer {}", self.spec.name)))
+    }
+
     fn life(&self) -> Option<Life> {
         self.life.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -181,7 +207,11 @@ impl SystemProcess {
 
 impl Life {
     fn plan(&self) {
-        *self.planned.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.expect_end(true);
+    }
+
+    fn expect_end(&self, intended: bool) {
+        *self.planned.lock().unwrap_or_else(PoisonError::into_inner) = intended;
     }
 
     async fn ended(&self, limit: Duration) -> Result<ExitStatus> {
@@ -211,6 +241,7 @@ impl Watcher {
                 return;
             }
         };
+        forget_clock(self.life.identity.pid);
         let planned = *self.life.planned.lock().unwrap_or_else(PoisonError::into_inner);
         let event = ProcessEvent {
             process: self.process,
@@ -243,14 +274,27 @@ impl ProcessControl for SystemProcess {
 
     fn kill(&self, identity: ProcessIdentity) -> BoxFuture<'_, Result<(), ControlError>> {
         Box::pin(async move {
-            match self.life() {
-                Some(life) if life.identity == identity && life.exit.borrow().is_none() => {
-                    life.plan();
-                    identity.kill().map_err(|error| ControlError::from_cause(&error))
-                }
-                _ => Err(ControlError(format!("{identity} is no longer {}", self.spec.name))),
-            }
+            self.present(identity)?.plan();
+            identity.kill().map_err(|error| ControlError::from_cause(&error))
         })
+    }
+
+    fn ask_to_end(&self, identity: ProcessIdentity) -> BoxFuture<'_, Result<(), ControlError>> {
+        Box::pin(async move {
+            self.present(identity)?.plan();
+            identity.ask_to_end().map_err(|error| ControlError::from_cause(&error))
+        })
+    }
+
+    fn expect_end(&self, identity: ProcessIdentity, intended: bool) -> Result<(), ControlError> {
+        self.present(identity)?.expect_end(intended);
+        Ok(())
+    }
+
+    fn ending(&self, identity: ProcessIdentity) -> Option<ProcessEnding> {
+        let life = self.life().filter(|life| life.identity == identity)?;
+        let status = *life.exit.borrow();
+        status.map(|status| ProcessEnding { code: status.code(), signal: status.signal() })
     }
 
     fn restart(&self) -> BoxFuture<'_, Result<ProcessIdentity, ControlError>> {
@@ -265,5 +309,9 @@ impl ProcessControl for SystemProcess {
 
     fn is_alive(&self) -> BoxFuture<'_, bool> {
         Box::pin(async move { self.runs() })
+    }
+
+    fn is_ready(&self) -> BoxFuture<'_, Result<(), String>> {
+        Box::pin(async move { self.answers_that_it_is_ready().await.map_err(|error| format!("{error:#}")) })
     }
 }

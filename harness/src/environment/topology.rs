@@ -10,11 +10,14 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use futures_util::future::{join_all, try_join_all};
+use nogo_faults::CLOCK_IS_RIGHT;
 use serde_json::Value;
 use sqlx::{Connection as _, Executor as _, PgConnection};
 use tokio::time::Instant;
 
+use super::clock_library::clock_environment;
 use super::engine::{Engine, PostgresSpec, RedisSpec};
+use super::free_port::free_port;
 use super::links::Links;
 use super::replication::wait_until_streaming;
 use super::servers::{PostgresServer, RedisServer, dsn, random_password};
@@ -69,6 +72,8 @@ pub struct TopologySpec {
     pub pool_max: u32,
     /// Size of the volume for the primary's data, MiB; none is the host's disk.
     pub postgres_data_mib: Option<u32>,
+    /// The library that lets a fault set the clocks of APIs and workers; none leaves them alone.
+    pub clock_library: Option<PathBuf>,
     /// Where the payment provider's double listens.
     pub provider: SocketAddr,
     /// Further flags of `serve`.
@@ -91,6 +96,7 @@ impl TopologySpec {
             worker_concurrency: 2,
             pool_max: 50,
             postgres_data_mib: None,
+            clock_library: None,
             provider,
             api_arguments: Vec::new(),
             worker_arguments: Vec::new(),
@@ -230,13 +236,18 @@ impl Topology {
         }
         environment.push(("FORECASTLE_REPLICA_URL".to_owned(), replicas.join(",")));
         environment.push(("FORECASTLE_SIGNING_KEYS".to_owned(), self.signing_key.setting()));
+        environment.extend(self.clock(name)?);
         let pool_max = self.spec.pool_max.to_string();
-        let arguments = ["serve", "--listen", "127.0.0.1:0", "--instance", name, "--pool-max", &pool_max];
-        Ok(self.process(name, &arguments, &self.spec.api_arguments, environment))
+        // Where it is found again after a restart.
+        let listen = format!("127.0.0.1:{}", free_port()?);
+        let arguments = ["serve", "--listen", &listen, "--instance", name, "--pool-max", &pool_max];
+        let spec = self.process(name, &arguments, &self.spec.api_arguments, environment);
+        Ok(ProcessSpec { ready_path: Some("/readyz"), ..spec })
     }
 
     async fn worker(&self, name: &str) -> Result<ProcessSpec> {
-        let environment = self.backends(name).await?;
+        let mut environment = self.backends(name).await?;
+        environment.extend(self.clock(name)?);
         let concurrency = self.spec.worker_concurrency.to_string();
         let arguments = ["work", "--instance", name, "--concurrency", &concurrency, "--metrics-listen", "127.0.0.1:0"];
         Ok(self.process(name, &arguments, &self.spec.worker_arguments, environment))
@@ -252,6 +263,28 @@ impl Topology {
         ])
     }
 
+    /// The environment of a process whose wall clock a fault may set, through a file that says it is right.
+    fn clock(&self, name: &str) -> Result<Vec<(String, String)>> {
+        let Some(library) = &self.spec.clock_library else {
+            return Ok(Vec::new());
+        };
+        let file = self.clock_file(name);
+        std::fs::write(&file, CLOCK_IS_RIGHT).with_context(|| format!("write {}", file.display()))?;
+        Ok(clock_environment(library, &file))
+    }
+
+    /// The file that the clock of the process `name` is set through.
+    #[must_use]
+    pub fn clock_file(&self, name: &str) -> PathBuf {
+        self.supervisor.run.scratch().join(format!("clock-{name}"))
+    }
+
+    /// The run's id, which names what it makes on this host.
+    #[must_use]
+    pub fn run_id(&self) -> &str {
+        self.supervisor.run.run_id()
+    }
+
     fn process(
         &self,
         name: &str,
@@ -265,6 +298,7 @@ impl Topology {
             arguments: arguments.iter().map(|&argument| argument.to_owned()).chain(further.iter().cloned()).collect(),
             environment,
             ready_limit: READY_LIMIT,
+            ready_path: None,
         }
     }
 

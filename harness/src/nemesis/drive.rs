@@ -61,7 +61,7 @@ impl Nemesis {
     /// Records every step as planned; call before the load begins.
     pub fn announce(&self, schedule: &Schedule) {
         for (index, step) in schedule.steps.iter().enumerate() {
-            let tolerance = catalogue::find(&step.fault).map(|row| row.tolerance);
+            let tolerance = catalogue::find(&step.fault).map(|row| row.tolerance_at(&step.target));
             let mut event = event(&named(index, step), FaultState::Planned, Vec::new(), None);
             event.goodput_floor_percent = tolerance.map(|bound| (bound.goodput_ratio_min * 100.0).round() as u64);
             event.outage_ms_max = tolerance.map(|bound| bound.outage_ms_max);
@@ -198,7 +198,8 @@ impl Nemesis {
                 return Err(reason);
             }
         }
-        self.recover(&named, probe.as_mut(), Duration::from_millis(row.tolerance.recover_ms_max)).await;
+        self.recover(&named, probe.as_mut(), Duration::from_millis(row.tolerance_at(named.target).recover_ms_max))
+            .await;
         Ok(realised)
     }
 

@@ -250,6 +250,7 @@ impl Scene {
             arguments,
             environment,
             ready_limit: READY_LIMIT,
+            ready_path: None,
         })
     }
 
@@ -275,6 +276,7 @@ impl Scene {
             arguments,
             environment: vec![("FORECASTLE_DATABASE_URL".to_owned(), self.app_dsn(name)?)],
             ready_limit: READY_LIMIT,
+            ready_path: None,
         };
         let shot = self.supervisor.begin(&spec)?;
         if let Some(identity) = shot.identity() {

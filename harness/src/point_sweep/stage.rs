@@ -128,6 +128,7 @@ impl Stage {
                 ("FORECASTLE_READ_PASSWORD".to_owned(), self.read_password.clone()),
             ],
             ready_limit: MIGRATE_LIMIT,
+            ready_path: None,
         };
         supervisor.run_for_answer(&spec, MIGRATE_LIMIT).await.context("migrate the template")?;
         admin.close().await.context("leave the server")?;

@@ -146,6 +146,7 @@ impl Run<'_> {
         spec.worker_concurrency = shape.worker_concurrency;
         spec.pool_max = shape.api_pool;
         spec.postgres_data_mib = self.experiment.postgres_data_mib();
+        spec.clock_library = self.experiment.clock_library()?;
         spec.api_arguments = arguments(&[
             ("access-ttl-s", shape.access_ttl_s.to_string()),
             ("acquire-timeout-ms", "1000".to_owned()),

@@ -135,7 +135,7 @@ impl Driver {
 
     /// Sends `call` once and records both ends of it.
     pub async fn call(&self, call: Call) -> Done {
-        let api = &self.apis[call.instance % self.apis.len()];
+        let meant = call.instance % self.apis.len();
         let clock = self.recorder.clock();
         let op = call.op.unwrap_or_else(|| self.recorder.next_op());
         let intended_ns = call.intended_ns.unwrap_or_else(|| clock.now_ns());
@@ -154,16 +154,17 @@ impl Driver {
             tenant: call.tenant,
             session: call.session,
             token_op: call.token_op,
-            instance: Some(api.name.clone()),
+            instance: Some(self.apis[meant].name.clone()),
             phase: Phase::Provision,
             intended_ns,
             args: call.args,
         });
         let tenants_with_data = self.tenants_with_data.load(Ordering::Relaxed);
-        let exchange = api.send(&request).await;
+        let (exchange, taken_by) = self.send(meant, &request).await;
         let latency_us = clock.now_ns().saturating_sub(intended_ns) / 1_000;
         let outcome = classify(&exchange, f.is_write());
-        let mut completion = Completion { op, latency_us, ..Completion::default() };
+        let taken_by = (taken_by != meant).then(|| self.apis[taken_by].name.clone());
+        let mut completion = Completion { op, latency_us, taken_by, ..Completion::default() };
         match &exchange {
             Exchange::Lost(reason) => completion.error = Some(reason.name().to_owned()),
             Exchange::Answered(answer) => {
@@ -175,6 +176,19 @@ impl Driver {
         }
         self.recorder.complete(outcome, completion, call.counts);
         Done { op, exchange, outcome }
+    }
+
+    /// Sends to the instance that is meant or, as whatever distributes requests does, to the next that takes the
+    /// connection. What was once sent is never sent again here.
+    async fn send(&self, meant: usize, request: &Request) -> (Exchange, usize) {
+        for step in 0..self.apis.len() {
+            let instance = (meant + step) % self.apis.len();
+            let exchange = self.apis[instance].send(request).await;
+            if !matches!(exchange, Exchange::Lost(LostReason::NotConnected)) {
+                return (exchange, instance);
+            }
+        }
+        (Exchange::Lost(LostReason::NotConnected), meant)
     }
 
     fn describe(&self, completion: &mut Completion, shape: F, answer: &Answer, tenants_with_data: u64) {

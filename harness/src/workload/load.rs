@@ -91,7 +91,8 @@ impl Load {
     ) -> anyhow::Result<Arc<Self>> {
         let shared_inputs = draw_shared_inputs(randomness, &spec);
         let plan = Plan::new(randomness, &spec, &profiles);
-        let shared = Arc::new(Shared { driver, spec, randomness, shared_inputs, shelf: TokenShelf::default() });
+        let shelf = TokenShelf::new(Duration::from_secs(spec.clocks_apart_s));
+        let shared = Arc::new(Shared { driver, spec, randomness, shared_inputs, shelf });
         let tenants = Arc::new(seed_tenants(&shared, profiles).await.context("seed tenants")?);
         let foreign = Arc::new(ForeignProber::new(Arc::clone(&shared), Arc::clone(&tenants)));
         let auth = AuthProber::prepare(Arc::clone(&shared), Arc::clone(&tenants)).await.context("prepare probes")?;

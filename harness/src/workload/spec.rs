@@ -41,6 +41,9 @@ pub struct LoadSpec {
     pub simulated_paths: u32,
     /// Of the scenarios: inputs that must end amount_out_of_range.
     pub out_of_range_share: f64,
+    /// How far a fault sets clocks ahead that stamp tokens, seconds: for so long an expired token is not surely one.
+    #[serde(default)]
+    pub clocks_apart_s: u64,
     /// After this a revoked session must be refused everywhere.
     pub revocation_bound_ms: u64,
 }
@@ -67,6 +70,7 @@ impl Default for LoadSpec {
             simulated_share: 0.02,
             simulated_paths: 1_000,
             out_of_range_share: 0.01,
+            clocks_apart_s: 0,
             revocation_bound_ms: 1_000,
         }
     }

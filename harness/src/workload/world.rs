@@ -221,11 +221,17 @@ pub struct RevokedToken {
 /// Old access tokens, for probes that must be refused.
 #[derive(Debug, Default)]
 pub struct TokenShelf {
+    clocks_apart: Duration,
     retired: Mutex<VecDeque<Tokens>>,
     revoked: Mutex<VecDeque<RevokedToken>>,
 }
 
 impl TokenShelf {
+    /// An empty shelf, where clocks of the system may be so far ahead.
+    pub fn new(clocks_apart: Duration) -> Self {
+        Self { clocks_apart, ..Self::default() }
+    }
+
     /// A token that a refresh replaced; valid until it expires.
     pub fn retire(&self, tokens: Tokens) {
         push_bounded(&self.retired, tokens);
@@ -241,7 +247,8 @@ impl TokenShelf {
     /// One that surely has expired.
     pub fn expired(&self, draw: usize) -> Option<String> {
         let retired = self.retired.lock().expect("token shelf lock");
-        let expired: Vec<&Tokens> = retired.iter().filter(|tokens| tokens.is_surely_expired()).collect();
+        let expired: Vec<&Tokens> =
+            retired.iter().filter(|tokens| tokens.is_surely_expired(self.clocks_apart)).collect();
         if expired.is_empty() { None } else { Some(expired[draw % expired.len()].access.clone()) }
     }
 

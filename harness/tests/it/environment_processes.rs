@@ -26,6 +26,7 @@ fn shell(name: &str, then: &str) -> ProcessSpec {
         arguments: vec!["-c".to_owned(), script],
         environment: vec![("SECRET".to_owned(), "kept".to_owned())],
         ready_limit: LIMIT,
+        ready_path: None,
     }
 }
 

@@ -310,18 +310,33 @@ async fn links(server: SocketAddr, greeting: Greeting, stays: impl AsyncFn()) {
     let spared = links.open("worker-1", "store", server).await.unwrap();
     let both = |toxic| vec![(Stream::Upstream, toxic), (Stream::Downstream, toxic)];
     let late = Toxic::Latency { latency_ms: 120, jitter_ms: 20 };
-    for (name, toxics, shows) in [
+    let silence = Toxic::Timeout { timeout_ms: 0 };
+    let mut harms = vec![
         ("store-slow", vec![(Stream::Downstream, late)], LinkShows::LateMs(100)),
-        ("store-blackhole", both(Toxic::Timeout { timeout_ms: 0 }), LinkShows::SilentMs(300)),
+        ("store-blackhole", both(silence), LinkShows::SilentMs(300)),
+        ("requests-lost", vec![(Stream::Upstream, silence)], LinkShows::SilentMs(300)),
+        ("answers-lost", vec![(Stream::Downstream, silence)], LinkShows::SilentMs(300)),
+        ("half-open", vec![(Stream::Downstream, Toxic::Blackhole)], LinkShows::SilentMs(300)),
         ("store-reset", vec![(Stream::Downstream, Toxic::ResetPeer { timeout_ms: 0 })], LinkShows::Broken),
-    ] {
+    ];
+    if greeting == Greeting::Postgres {
+        let slices = Toxic::Slicer { average_bytes: 64, variation_bytes: 32, delay_us: 4_000 };
+        let narrow = Toxic::Bandwidth { rate_kb_per_s: 16 };
+        harms.push(("store-slow-slices", vec![(Stream::Downstream, slices)], LinkShows::LongLateMs(100)));
+        harms.push(("store-slow-narrow", vec![(Stream::Downstream, narrow)], LinkShows::LongLateMs(100)));
+    }
+    for (name, toxics, shows) in harms {
         let id = name.to_owned();
         let harm = LinkHarm { name, id, links: hurt.clone(), toxics, shows, greeting, limit_ms: 5_000 };
         let bites = async || {
             for (_, listen) in &hurt {
-                let met = nogo_faults::greet(*listen, greeting, Duration::from_millis(400)).await;
+                let patience = Duration::from_millis(if name.starts_with("store-slow") { 1_500 } else { 400 });
+                let met = match shows {
+                    LinkShows::LongLateMs(_) => nogo_faults::greet_at_length(*listen, patience).await,
+                    _ => nogo_faults::greet(*listen, greeting, patience).await,
+                };
                 let is_late = met.as_ref().is_ok_and(|after| after.as_millis() >= 100);
-                assert!(if name == "store-slow" { is_late } else { met.is_err() }, "{name}: {met:?}");
+                assert!(if name.starts_with("store-slow") { is_late } else { met.is_err() }, "{name}: {met:?}");
             }
             let mut soonest = LIMIT;
             for _ in 0..5 {

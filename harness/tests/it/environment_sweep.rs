@@ -6,10 +6,11 @@ use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use nogo_faults::{ControlGroup, ProcessIdentity};
 use nogo_harness::environment::docker_connection;
 use nogo_harness::environment::engine::{PostgresSpec, RedisSpec};
 use nogo_harness::environment::process_tree::working_below;
-use nogo_harness::environment::registration::{LABEL_RUN, runs_folder};
+use nogo_harness::environment::registration::{LABEL_RUN, group_prefix, runs_folder};
 use nogo_harness::environment::sweep::sweep;
 use nogo_harness::environment::volume::{may_mount, mounted_below};
 use testcontainers::bollard::query_parameters::ListContainersOptions;
@@ -85,6 +86,10 @@ async fn plays_the_owner() {
     if data_mib_max.is_some() {
         postgres.process().fill_volume().await.unwrap();
     }
+    if ControlGroup::can_be_made().is_ok() {
+        let group = ControlGroup::create(&format!("{}f1", group_prefix(&variable(OWNER_RUN)))).unwrap();
+        group.take_in(ProcessIdentity::own().unwrap()).unwrap();
+    }
     postgres.freeze().await.unwrap();
     assert!(postgres.is_frozen().await.unwrap());
     println!("{OWNER_READY}");
@@ -110,6 +115,8 @@ async fn process_servers_of_a_killed_owner_are_swept() {
     assert!(swept.runs.contains(&owner.run), "{swept:?}");
     assert!(swept.processes.len() > 1, "{swept:?}");
     assert_eq!(swept.volumes, volumes);
+    assert_eq!(swept.groups.len(), usize::from(ControlGroup::can_be_made().is_ok()), "{swept:?}");
+    assert!(swept.groups.iter().all(|group| !group.exists()));
     assert!(mounted_below(&scratch).is_empty());
     assert!(swept.left.is_empty(), "{swept:?}");
     assert!(working_below(&scratch).is_empty());

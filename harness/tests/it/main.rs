@@ -1,6 +1,7 @@
 //! Integration tests of the harness, one module per subject.
 
 mod environment_points;
+mod environment_process_faults;
 mod environment_processes;
 mod environment_replicas;
 mod environment_servers;

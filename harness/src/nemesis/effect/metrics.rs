@@ -35,7 +35,12 @@ impl Counter {
     /// # Errors
     /// When an API does not tell.
     pub async fn read(&self) -> Result<u64> {
-        let mut sum = 0;
+        Ok(self.read_exact().await? as u64)
+    }
+
+    /// As [`Self::read`], with what stands behind the point.
+    async fn read_exact(&self) -> Result<f64> {
+        let mut sum = 0.0;
         for base in &self.bases {
             let answer =
                 self.client.get(format!("{base}/metrics")).send().await.context("ask an API for its metrics")?;
@@ -50,7 +55,7 @@ impl Counter {
 }
 
 /// The sum of a counter's lines in Prometheus's text format.
-fn sum_of(text: &str, metric: &str, label: &str) -> u64 {
+fn sum_of(text: &str, metric: &str, label: &str) -> f64 {
     text.lines()
         .filter(|line| !line.starts_with('#'))
         .filter_map(|line| line.rsplit_once(' '))
@@ -59,7 +64,6 @@ fn sum_of(text: &str, metric: &str, label: &str) -> u64 {
             name == metric && labels.contains(label)
         })
         .filter_map(|(_, value)| value.parse::<f64>().ok())
-        .map(|value| value as u64)
         .sum()
 }
 
@@ -171,6 +175,68 @@ impl EffectProbe for SilentReplica {
     }
 }
 
+/// The mean time of the APIs' answers, against the time before the fault.
+pub struct SlowMean {
+    seconds: Counter,
+    count: Counter,
+    before_us: u64,
+    well: Readiness,
+}
+
+/// Time in which enough is answered for a mean.
+const MEAN_WITHIN: Duration = Duration::from_millis(1_000);
+
+impl SlowMean {
+    /// Measures it now, before the fault. Afterwards `well` must hold.
+    ///
+    /// # Errors
+    /// When an API does not tell, or answers nothing.
+    pub async fn new(bases: Vec<String>, well: Readiness) -> Result<Self> {
+        let seconds = Counter::new(bases.clone(), "http_request_duration_seconds_sum", "")?;
+        let count = Counter::new(bases, "http_request_duration_seconds_count", "")?;
+        let mut probe = SlowMean { seconds, count, before_us: 0, well };
+        probe.before_us = probe.mean_us().await?;
+        Ok(probe)
+    }
+
+    async fn mean_us(&self) -> Result<u64> {
+        let (seconds, count) = (self.seconds.read_exact().await?, self.count.read_exact().await?);
+        tokio::time::sleep(MEAN_WITHIN).await;
+        let (took, answers) = (self.seconds.read_exact().await? - seconds, self.count.read_exact().await? - count);
+        anyhow::ensure!(answers >= 1.0, "nothing was answered");
+        Ok((took * 1_000_000.0 / answers) as u64)
+    }
+}
+
+impl EffectProbe for SlowMean {
+    fn effect(&mut self) -> BoxFuture<'_, Proof> {
+        Box::pin(async move {
+            let source = "http_request_duration_seconds";
+            match self.mean_us().await {
+                Ok(now_us) => {
+                    let what = format!("the mean answer takes {now_us} us, {} before", self.before_us);
+                    proof(ProofKind::Effect, source, now_us >= 2 * self.before_us, what)
+                }
+                Err(error) => proof(ProofKind::Effect, source, false, format!("not read: {error:#}")),
+            }
+        })
+    }
+
+    fn recovery(&mut self) -> BoxFuture<'_, Proof> {
+        Box::pin(async move {
+            let source = "http_request_duration_seconds";
+            let (well, said) = self.well.all_well().await;
+            match self.mean_us().await {
+                Ok(now_us) => {
+                    let what = format!("the mean answer takes {now_us} us, {} before; {said}", self.before_us);
+                    proof(ProofKind::Recovery, source, well && now_us < 2 * self.before_us, what)
+                }
+                Err(error) => proof(ProofKind::Recovery, source, false, format!("not read: {error:#}")),
+            }
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -180,9 +246,9 @@ mod tests {
         let text = "# HELP http_requests_total all\nhttp_requests_total{route=\"/a\",status=\"503\"} 3\n\
                     http_requests_total{route=\"/b\",status=\"200\"} 9\nhttp_requests_total{route=\"/b\",status=\"503\"} 4\n\
                     http_requests_total_more{status=\"503\"} 100\nplain 5\n";
-        assert_eq!(sum_of(text, "http_requests_total", "status=\"503\""), 7);
-        assert_eq!(sum_of(text, "http_requests_total", ""), 16);
-        assert_eq!(sum_of(text, "plain", ""), 5);
-        assert_eq!(sum_of(text, "absent", ""), 0);
+        assert_eq!(sum_of(text, "http_requests_total", "status=\"503\""), 7.0);
+        assert_eq!(sum_of(text, "http_requests_total", ""), 16.0);
+        assert_eq!(sum_of(text, "plain", ""), 5.0);
+        assert_eq!(sum_of(text, "absent", ""), 0.0);
     }
 }

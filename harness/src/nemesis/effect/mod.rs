@@ -7,16 +7,18 @@ use std::time::Duration;
 
 use nogo_faults::BoxFuture;
 use nogo_invariants::history::{Proof, ProofKind};
-use sqlx::PgPool;
-use sqlx::Row as _;
 
 mod metrics;
 mod readiness;
 mod stores;
+mod strangers;
+mod workers;
 
-pub use metrics::{Counter, CounterRises, SilentReplica};
+pub use metrics::{Counter, CounterRises, SilentReplica, SlowMean};
 pub use readiness::{Readiness, Unwell};
 pub use stores::{AndStreaming, Asked, KeysLost};
+pub use strangers::{ClockSeen, NewConnection, SlowAnswers};
+pub use workers::{ClaimsNothing, LeasesLost, OrphanedJobs, SlowJobs};
 
 /// Looks along the path that a fault hurts.
 pub trait EffectProbe: Send {
@@ -84,110 +86,6 @@ impl EffectProbe for RedisPath {
             let what =
                 format!("PING through {}: {}", self.link, answer.as_ref().err().map_or("answered", String::as_str));
             proof(ProofKind::Recovery, "redis link", answer.is_ok(), what)
-        })
-    }
-}
-
-/// The jobs that a killed worker held: running under its name, their leases extended by nobody.
-pub struct OrphanedJobs {
-    /// Read-only connections past every proxy.
-    pub reader: PgPool,
-    /// Name of the worker.
-    pub worker: String,
-    /// The first look, to compare later ones with.
-    pub orphans: Vec<Orphan>,
-}
-
-/// A job as a worker left it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Orphan {
-    job_id: String,
-    worker: String,
-    attempts: i32,
-    lease_until_us: i64,
-}
-
-impl OrphanedJobs {
-    /// Watches the jobs of `worker`.
-    pub fn new(reader: PgPool, worker: String) -> Self {
-        OrphanedJobs { reader, worker, orphans: Vec::new() }
-    }
-
-    async fn held(&self) -> Result<Vec<Orphan>, sqlx::Error> {
-        let rows = sqlx::query(
-            "SELECT job_id::text, worker, attempts, (extract(epoch FROM lease_until) * 1000000)::bigint
-             FROM app.jobs WHERE state = 'running' AND (worker = $1 OR worker LIKE $1 || '/%') ORDER BY job_id",
-        )
-        .bind(&self.worker)
-        .fetch_all(&self.reader)
-        .await?;
-        rows.iter()
-            .map(|row| {
-                Ok(Orphan {
-                    job_id: row.try_get(0)?,
-                    worker: row.try_get(1)?,
-                    attempts: row.try_get(2)?,
-                    lease_until_us: row.try_get(3)?,
-                })
-            })
-            .collect()
-    }
-
-    /// Jobs that a later incarnation of the worker completed. What became of the orphans themselves is for a law to judge:
-    /// were it part of the recovery, a lost job would look like a fault that is not over.
-    async fn completed_since(&self) -> Result<i64, sqlx::Error> {
-        let dead: Vec<&str> = self.orphans.iter().map(|orphan| orphan.worker.as_str()).collect();
-        sqlx::query_scalar(
-            "SELECT count(*) FROM app.job_attempts
-             WHERE (worker = $1 OR worker LIKE $1 || '/%') AND worker <> ALL($2) AND outcome = 'succeeded'",
-        )
-        .bind(&self.worker)
-        .bind(&dead)
-        .fetch_one(&self.reader)
-        .await
-    }
-}
-
-impl EffectProbe for OrphanedJobs {
-    fn effect(&mut self) -> BoxFuture<'_, Proof> {
-        Box::pin(async move {
-            let source = "app.jobs";
-            match self.held().await {
-                Err(error) => proof(ProofKind::Effect, source, false, format!("not read: {error}")),
-                Ok(held) if held.is_empty() => {
-                    proof(ProofKind::Effect, source, false, format!("{} holds no job", self.worker))
-                }
-                Ok(held) => {
-                    // Held by a process that is gone (the control proof), and unchanged since the look before.
-                    let stuck = !self.orphans.is_empty() && self.orphans.iter().all(|orphan| held.contains(orphan));
-                    let what = format!(
-                        "{} jobs stand running under {}, leases not extended: {stuck}",
-                        held.len(),
-                        self.worker
-                    );
-                    // A commit may have been under way at the blow; what is held now is what the next look compares with.
-                    if !stuck {
-                        self.orphans = held;
-                    }
-                    proof(ProofKind::Effect, source, stuck, what)
-                }
-            }
-        })
-    }
-
-    fn recovery(&mut self) -> BoxFuture<'_, Proof> {
-        Box::pin(async move {
-            let source = "app.job_attempts";
-            if self.orphans.is_empty() {
-                return proof(ProofKind::Recovery, source, false, "its dead incarnation was never seen".to_owned());
-            }
-            match self.completed_since().await {
-                Err(error) => proof(ProofKind::Recovery, source, false, format!("not read: {error}")),
-                Ok(completed) => {
-                    let what = format!("{} completed {completed} jobs since it was started again", self.worker);
-                    proof(ProofKind::Recovery, source, completed > 0, what)
-                }
-            }
         })
     }
 }

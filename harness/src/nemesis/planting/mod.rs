@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use nogo_faults::{
     BlastRadius, Fault, FaultRow, Greeting, LinkHarm, LinkShows, LinksHurt, Step, Stream, Struck, Toxic, catalogue,
+    catalogue::Family,
 };
 use sqlx::PgPool;
 
@@ -14,10 +15,13 @@ use super::effect::EffectProbe;
 use crate::environment::topology::Topology;
 use crate::workload::Load;
 
+mod network;
 mod placebo;
 mod postgres;
 mod process;
 mod redis;
+
+pub use process::SKEW_S;
 
 /// Longest any fault of a suite may stand.
 const HOLD_MAX: Duration = Duration::from_secs(60);
@@ -58,11 +62,12 @@ pub async fn plant(site: &Site<'_>) -> Result<Planted> {
     let name = &site.step.fault;
     let row = catalogue::find(name).with_context(|| format!("find fault '{name}'"))?;
     let radius = BlastRadius::new(HOLD_MAX);
-    match row.name {
-        "worker-crash" => process::worker_crash(row, radius, site).await,
-        "placebo" => placebo::placebo(row, radius, site),
-        name if name.starts_with("redis-") => redis::plant(row, radius, site).await,
-        _ => postgres::plant(row, radius, site).await,
+    match catalogue::family_of(row) {
+        Family::Postgres => postgres::plant(row, radius, site).await,
+        Family::Redis => redis::plant(row, radius, site).await,
+        Family::Process => process::plant(row, radius, site).await,
+        Family::Network => network::plant(row, radius, site).await,
+        Family::Placebo => placebo::placebo(row, radius, site),
     }
 }
 

@@ -1,29 +1,147 @@
 //! Faults of the system's own processes, planted.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use anyhow::{Context as _, Result};
-use nogo_faults::{BlastRadius, BoxFuture, FaultRow, MidJobProbe, ProcessControl as _, ProcessKill, ProcessKillLimits};
+use anyhow::{Context as _, Result, bail};
+use nogo_faults::{
+    AnyMoment, BlastRadius, BoxFuture, ClockApart, CpuStarved, DescriptorsExhausted, Fault, FaultRow, Harm,
+    MemoryExhausted, MidJobProbe, ProcessControl, ProcessDrain, ProcessFreeze, ProcessKill, ProcessKillLimits,
+    ProcessLimits, RestartStorm, RollingRestart, Struck,
+};
 use sqlx::PgPool;
 
 use super::{Planted, Site};
-use crate::nemesis::effect::OrphanedJobs;
+use crate::environment::registration::group_prefix;
+use crate::environment::system_process::SystemProcess;
+use crate::nemesis::effect::{
+    ClaimsNothing, ClockSeen, EffectProbe, LeasesLost, NewConnection, OrphanedJobs, Readiness, SlowAnswers, Unwell,
+};
 
 /// Long jobs put into the queue so that the victim is in the middle of one.
 const BAITS: usize = 4;
 /// Paths of such a job: most of a second of one core.
 const BAIT_PATHS: u32 = 30_000;
+/// The victim that stands for all APIs.
+const APIS: &str = "apis";
+/// How long each incarnation works in a storm.
+const LIFE: Duration = Duration::from_millis(400);
+/// What a starved process gets of one core, in hundredths: an API, a worker.
+const STARVED_PERCENT: (u64, u64) = (10, 5);
+/// An answer this late is a starved process's, milliseconds.
+const STARVED_MS: u64 = 40;
+/// How far a skewed clock is ahead, seconds: less than the leeway that tokens of another instance are given.
+pub const SKEW_S: u64 = 4;
+/// More than any leeway, seconds.
+const STEP_S: i64 = 3_600;
 
-/// A worker killed while it holds a job.
-pub(super) async fn worker_crash(row: &'static FaultRow, mut radius: BlastRadius, site: &Site<'_>) -> Result<Planted> {
-    let victim = site.topology.process_named(&site.step.target)?;
-    let identity = victim.identity().with_context(|| format!("find a running {}", site.step.target))?;
-    radius.allow_process(identity);
+/// Makes the fault of this family that `row` describes.
+pub(super) async fn plant(row: &'static FaultRow, mut radius: BlastRadius, site: &Site<'_>) -> Result<Planted> {
+    let target = site.step.target.as_str();
+    if target == APIS {
+        return rolling_restart(row, radius, site);
+    }
+    let victim = site.topology.process_named(target)?;
+    radius.allow_process(victim.current_identity().with_context(|| format!("find a running {target}"))?);
+    let is_worker = site.topology.workers().iter().any(|worker| worker.process_name() == target);
+    // Before the harm: what it shows is counted from here on.
+    let probe = probe(row, site, &victim, is_worker).await?;
+    let control: Arc<dyn ProcessControl> = Arc::clone(&victim) as Arc<dyn ProcessControl>;
+    let limits = ProcessLimits::default();
+    let fault: Box<dyn Fault> = match row.name {
+        "worker-crash" => {
+            let moment = Arc::new(mid_job(site).await);
+            Box::new(ProcessKill::new(control, moment, ProcessKillLimits::default(), row.tolerance))
+        }
+        "api-crash" => {
+            Box::new(ProcessKill::new(control, Arc::new(AnyMoment), ProcessKillLimits::default(), row.tolerance))
+        }
+        "worker-freeze" => struck(row, ProcessFreeze::new(row.name, control, Arc::new(mid_job(site).await), limits)),
+        "worker-drain" | "api-drain" => struck(row, ProcessDrain::new(row.name, control, limits)),
+        "restart-storm" => {
+            bait_if(is_worker, site).await;
+            struck(row, RestartStorm::new(row.name, control, LIFE, limits))
+        }
+        "cpu-starved" => {
+            let group = format!("{}f{}", group_prefix(site.topology.run_id()), site.number);
+            let percent = if is_worker { STARVED_PERCENT.1 } else { STARVED_PERCENT.0 };
+            struck(row, CpuStarved::new(row.name, control, group, percent, limits))
+        }
+        "memory-limit" => {
+            bait_if(is_worker, site).await;
+            struck(row, MemoryExhausted::new(row.name, control, limits))
+        }
+        "clock-skew" | "clock-step" => {
+            let file = site.topology.clock_file(target);
+            struck(row, ClockApart::new(row.name, control, file, ahead_s(row), limits))
+        }
+        "descriptors" => struck(row, DescriptorsExhausted::new(row.name, control, limits)),
+        other => bail!("fault '{other}' has a row and no implementation"),
+    };
+    Ok(Planted { row, fault, radius, probe })
+}
+
+fn struck<H: Harm + 'static>(row: &FaultRow, harm: H) -> Box<dyn Fault> {
+    Box::new(Struck::new(harm, row.tolerance))
+}
+
+fn ahead_s(row: &FaultRow) -> i64 {
+    if row.name == "clock-skew" { SKEW_S.cast_signed() } else { STEP_S }
+}
+
+/// How each shows itself.
+async fn probe(
+    row: &FaultRow,
+    site: &Site<'_>,
+    victim: &SystemProcess,
+    is_worker: bool,
+) -> Result<Box<dyn EffectProbe>> {
+    let (reader, worker) = (site.reader.clone(), site.step.target.clone());
+    Ok(match row.name {
+        "worker-crash" => Box::new(OrphanedJobs::new(reader, worker)),
+        "worker-drain" => Box::new(ClaimsNothing { reader, workers: vec![worker] }),
+        "cpu-starved" => Box::new(SlowAnswers { url: asked_at(victim, is_worker)?, late_ms: STARVED_MS }),
+        "clock-skew" | "clock-step" => Box::new(ClockSeen { url: asked_at(victim, is_worker)?, ahead_s: ahead_s(row) }),
+        "descriptors" => Box::new(NewConnection { url: asked_at(victim, is_worker)? }),
+        "worker-freeze" | "restart-storm" | "memory-limit" if is_worker => {
+            Box::new(LeasesLost::new(reader, worker).await?)
+        }
+        _ => Box::new(readiness(site)?),
+    })
+}
+
+/// Where a stranger asks the process.
+fn asked_at(victim: &SystemProcess, is_worker: bool) -> Result<String> {
+    let (field, path) = if is_worker { ("metrics", "/metrics") } else { ("address", "/livez") };
+    Ok(format!("http://{}{path}", victim.address(field)?))
+}
+
+fn readiness(site: &Site<'_>) -> Result<Readiness> {
+    Readiness::new(site.topology.api_base_urls()?, Unwell::NotReady)
+}
+
+/// Every API drained and started again, in turn.
+fn rolling_restart(row: &'static FaultRow, mut radius: BlastRadius, site: &Site<'_>) -> Result<Planted> {
+    let mut controls: Vec<Arc<dyn ProcessControl>> = Vec::new();
+    for api in site.topology.apis() {
+        let name = api.process_name();
+        radius.allow_process(api.current_identity().with_context(|| format!("find a running {name}"))?);
+        controls.push(Arc::clone(api) as Arc<dyn ProcessControl>);
+    }
+    let fault = struck(row, RollingRestart::new(row.name, controls, ProcessLimits::default()));
+    Ok(Planted { row, fault, radius, probe: Box::new(readiness(site)?) })
+}
+
+async fn bait_if(is_worker: bool, site: &Site<'_>) {
+    if is_worker {
+        site.load.submit_long_forecasts(BAITS, BAIT_PATHS).await;
+    }
+}
+
+/// Puts long jobs into the queue; tells when the victim runs one.
+async fn mid_job(site: &Site<'_>) -> LongJobHeld {
     let baits = site.load.submit_long_forecasts(BAITS, BAIT_PATHS).await;
-    let mid_job = LongJobHeld { reader: site.reader.clone(), worker: site.step.target.clone(), baits };
-    let fault = ProcessKill::new(victim, Arc::new(mid_job), ProcessKillLimits::default(), row.tolerance);
-    let probe = OrphanedJobs::new(site.reader.clone(), site.step.target.clone());
-    Ok(Planted { row, fault: Box::new(fault), radius, probe: Box::new(probe) })
+    LongJobHeld { reader: site.reader.clone(), worker: site.step.target.clone(), baits }
 }
 
 /// Whether the victim runs one of the long jobs right now.

@@ -1,0 +1,96 @@
+//! Faults of the links between processes and stores, planted.
+
+use anyhow::{Context as _, Result, bail, ensure};
+use nogo_faults::catalogue::role_and_store;
+use nogo_faults::{BlastRadius, FaultRow, Greeting, LinkHarm, LinkShows, Stream, Toxic};
+
+use super::{LINK_MS_MAX, Planted, Site};
+use crate::environment::service_control::RedisControl;
+use crate::environment::topology::POSTGRES;
+use crate::nemesis::effect::{ClaimsNothing, EffectProbe, Readiness, SilentReplica, SlowJobs, SlowMean, Unwell};
+
+/// Silence that counts as silence, milliseconds.
+const SILENT_MS: u64 = 300;
+/// How late an answer is at least on a link that answers 40 ms late, give or take 10.
+const LATE_MS: u64 = 30;
+/// How late two kilobytes are at least on a link that carries 64 kB/s, or in pieces 1 ms apart.
+const LONG_LATE_MS: u64 = 25;
+
+/// Makes the fault of this family that `row` describes.
+pub(super) async fn plant(row: &'static FaultRow, radius: BlastRadius, site: &Site<'_>) -> Result<Planted> {
+    let target = site.step.target.as_str();
+    let (role, store) = role_and_store(target).with_context(|| format!("read the victim '{target}'"))?;
+    let processes = processes_of(role, site);
+    let all = site.topology.links().list().into_iter();
+    let links = all.filter(|link| link.server == store && processes.contains(&link.process));
+    let links: Vec<_> = links.map(|link| (link.name, link.listen)).collect();
+    ensure!(!links.is_empty(), "there is no link of '{role}' to '{store}'");
+    let (toxics, shows) = harm(row)?;
+    let greeting = if store == RedisControl::NAME { Greeting::Redis } else { Greeting::Postgres };
+    let id = format!("f{}", site.number);
+    let harm = LinkHarm { name: row.name, id, links, toxics, shows, greeting, limit_ms: LINK_MS_MAX };
+    let probe = probe(shows, role, store, processes, site).await?;
+    Ok(super::on_links(row, radius, site, harm, probe))
+}
+
+/// What is done to each link, and how it shows.
+fn harm(row: &FaultRow) -> Result<(Vec<(Stream, Toxic)>, LinkShows)> {
+    let silence = Toxic::Timeout { timeout_ms: 0 };
+    let (up, down) = (Stream::Upstream, Stream::Downstream);
+    let silent = LinkShows::SilentMs(SILENT_MS);
+    let long = LinkShows::LongLateMs(LONG_LATE_MS);
+    Ok(match row.name {
+        "link-latency" => (vec![(down, Toxic::Latency { latency_ms: 40, jitter_ms: 10 })], LinkShows::LateMs(LATE_MS)),
+        "link-bandwidth" => (vec![(down, Toxic::Bandwidth { rate_kb_per_s: 64 })], long),
+        "link-slicing" => {
+            (vec![(down, Toxic::Slicer { average_bytes: 64, variation_bytes: 32, delay_us: 1_000 })], long)
+        }
+        "partition" => (vec![(up, silence), (down, silence)], silent),
+        "partition-requests" => (vec![(up, silence)], silent),
+        "partition-answers" => (vec![(down, silence)], silent),
+        "half-open" => (vec![(down, Toxic::Blackhole)], silent),
+        "link-reset" => (vec![(down, Toxic::ResetPeer { timeout_ms: 0 })], LinkShows::Broken),
+        other => bail!("fault '{other}' has a row and no implementation"),
+    })
+}
+
+/// The processes that a role stands for: itself, or `apis`, `workers`.
+fn processes_of(role: &str, site: &Site<'_>) -> Vec<String> {
+    let names = site.topology.processes().into_iter().map(|process| process.process_name().to_owned());
+    let of_role = |name: &String| {
+        name == role
+            || role.strip_suffix('s').and_then(|one| name.strip_prefix(one)).is_some_and(|rest| rest.starts_with('-'))
+    };
+    names.filter(of_role).collect()
+}
+
+/// How it is felt by the processes at these links.
+async fn probe(
+    shows: LinkShows,
+    role: &str,
+    store: &str,
+    processes: Vec<String>,
+    site: &Site<'_>,
+) -> Result<Box<dyn EffectProbe>> {
+    let late = matches!(shows, LinkShows::LateMs(_));
+    if role.starts_with("worker") {
+        let reader = site.reader.clone();
+        return Ok(if late {
+            let least_ms = i32::try_from(LATE_MS)?;
+            Box::new(SlowJobs { reader, workers: processes, least_ms })
+        } else {
+            Box::new(ClaimsNothing { reader, workers: processes })
+        });
+    }
+    let apis = site.topology.apis().iter().map(|api| api.process_name().to_owned());
+    let bases = apis.zip(site.topology.api_base_urls()?).filter(|(api, _)| processes.contains(api));
+    let bases: Vec<String> = bases.map(|(_, base)| base).collect();
+    let readiness = |unwell| Readiness::new(bases.clone(), unwell);
+    Ok(match (shows, store) {
+        (LinkShows::LateMs(ms), _) => Box::new(readiness(Unwell::SlowerThanMs(ms))?),
+        (LinkShows::LongLateMs(_), _) => Box::new(SlowMean::new(bases.clone(), readiness(Unwell::NotReady)?).await?),
+        (_, POSTGRES) => Box::new(readiness(Unwell::NotReady)?),
+        (_, RedisControl::NAME) => Box::new(readiness(Unwell::WithoutRedis)?),
+        (_, replica) => Box::new(SilentReplica::new(bases, replica)?),
+    })
+}
