@@ -213,8 +213,10 @@ impl SweepResults {
                 case.folder
             );
         }
-        if !self.not_run.is_empty() {
-            let _ = writeln!(text, "\nnot run: {}", self.not_run.join(", "));
+        match self.not_run.as_slice() {
+            [] => {}
+            [only] => drop(writeln!(text, "\nnot run: {only}")),
+            [first, more @ ..] => drop(writeln!(text, "\nnot run: {first}, and {} more", more.len())),
         }
         text
     }
@@ -243,4 +245,115 @@ pub fn judge_again(run: &RunDirectory, stored: &SweepResults) -> Result<SweepRes
     }
     again.verdict = together(&again.cases, &again.not_run);
     Ok(again)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nogo_faults::{HttpPattern, Pattern, Protocol};
+    use nogo_invariants::evidence::{Evidence, Manifest};
+    use nogo_invariants::final_state::FinalState;
+    use nogo_invariants::verdict::{Circumstances, Verdict, Violation};
+
+    fn point() -> SweepPoint {
+        SweepPoint {
+            number: 3,
+            name: "api/http/GET /|x#1".into(),
+            role: "api".into(),
+            protocol: Protocol::Http,
+            operation: "GET /|x".into(),
+            pattern: Pattern::Http(HttpPattern::default()),
+            k: 1,
+            recurs: false,
+        }
+    }
+
+    fn results(answer: Answer) -> Results {
+        let violation = Violation {
+            fingerprint: String::new(),
+            shape: "charged_twice".into(),
+            count: 1,
+            what: "T0001 was charged twice".into(),
+            expected: "1".into(),
+            actual: "2".into(),
+            witness: Vec::new(),
+            t_ns: None,
+            phase: None,
+            fault: None,
+            tenants: Vec::new(),
+        };
+        let mut law = Verdict::unknown("story.forecast", "once", "nothing was asked".into());
+        law.answer = answer;
+        if answer != Answer::Unknown {
+            law.reasons.clear();
+        }
+        if answer == Answer::Violated {
+            law.violations.push(violation);
+        }
+        let (manifest, state) = (Manifest::default(), FinalState::default());
+        let evidence = Evidence { manifest: &manifest, history: &[], final_state: &state };
+        Results::of(&evidence, vec![law], &["story.forecast"], &Circumstances::default())
+    }
+
+    fn case(answer: Answer, landed: bool) -> CaseResult {
+        CaseResult::of(&point(), PointFault::LostAfter, "cases/003-lost-after".into(), landed, &results(answer))
+    }
+
+    fn swept(cases: Vec<CaseResult>, not_run: Vec<String>) -> SweepResults {
+        SweepResults {
+            schema: SCHEMA,
+            run_id: "r".into(),
+            story: Story::Forecast,
+            settings: SweepSettings { seed: 1, lease_ms: 800 },
+            engine: "process".into(),
+            commit: String::new(),
+            dirty: false,
+            system_sha256: String::new(),
+            points: vec![point()],
+            verdict: together(&cases, &not_run),
+            cases,
+            not_run,
+            seconds: 1.0,
+        }
+    }
+
+    #[test]
+    fn a_fault_that_did_not_land_is_no_pass_and_is_told_by_name() {
+        let results = swept(vec![case(Answer::Valid, true), case(Answer::Valid, false)], Vec::new());
+        assert_eq!((results.verdict, results.exit()), (Launch::InsufficientEvidence, ExitCode::Inconclusive));
+        let table = results.table();
+        assert!(table.contains("not landed lost-after at point 3 (api/http/GET /|x#1)"), "{table}");
+        assert!(table.contains("nogo sweep forecast --point 3 --fault lost-after --seed 1"), "{table}");
+    }
+
+    #[test]
+    fn a_broken_law_counts_more_than_a_fault_that_did_not_land() {
+        let cases = vec![case(Answer::Valid, false), case(Answer::Violated, true), case(Answer::Valid, true)];
+        let results = swept(cases, vec!["stop at point 3".into()]);
+        assert_eq!((results.verdict, results.exit()), (Launch::NoGo, ExitCode::Violated));
+        let broken = &results.cases[1];
+        assert_eq!(broken.violated, ["story.forecast"]);
+        assert!(broken.reasons[0].contains("charged_twice: T0001 was charged twice (expected 1, found 2)"));
+        assert!(results.table().contains("VIOLATED lost-after at point 3"));
+    }
+
+    #[test]
+    fn what_was_not_shown_or_not_run_is_not_held_and_all_of_it_held_is() {
+        assert_eq!(swept(vec![case(Answer::Unknown, true)], Vec::new()).exit(), ExitCode::Inconclusive);
+        assert_eq!(
+            swept(vec![case(Answer::Valid, true)], vec!["kill at point 3".into()]).exit(),
+            ExitCode::Inconclusive
+        );
+        assert_eq!(swept(Vec::new(), Vec::new()).exit(), ExitCode::Inconclusive, "no case shows nothing");
+        let held = swept(vec![case(Answer::Valid, true)], Vec::new());
+        assert_eq!(held.exit(), ExitCode::Held);
+        assert!(held.table().contains("| 3 | api | GET //x | held |"), "{}", held.table());
+    }
+
+    #[test]
+    fn a_sweep_reads_as_it_was_written() {
+        let results = swept(vec![case(Answer::Violated, true)], vec!["stop at point 3".into()]);
+        let text = serde_json::to_string(&results).unwrap();
+        assert_eq!(serde_json::from_str::<SweepResults>(&text).unwrap(), results);
+    }
 }

@@ -1,8 +1,10 @@
 //! The sweep as its user runs it: points listed, visited in all four ways, judged, judged again, and found again by name.
 
-use std::path::Path;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use nogo_harness::environment::system_binary;
 use nogo_harness::point_sweep::{PointFault, SweepResults};
 use nogo_invariants::verdict::Launch;
 
@@ -72,4 +74,38 @@ fn environment_a_point_that_is_not_listed_and_a_fault_that_cannot_be_are_usage_e
     {
         assert_eq!(nogo(store.path(), wrong).status.code(), Some(2), "{wrong:?}");
     }
+}
+
+/// The system under a setting that forgets a request's key at once: an answer that is lost after its commit, and nothing
+/// milder, has the request done again.
+fn a_system_that_forgets_keys(folder: &Path) -> PathBuf {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let binary = runtime.block_on(system_binary::build(&system_binary::workspace_root(), None)).expect("build");
+    let wrapper = folder.join("forgetful");
+    let script = format!("#!/bin/sh\nFORECASTLE_IDEMPOTENCY_TTL_S=0 exec '{}' \"$@\"\n", binary.display());
+    std::fs::write(&wrapper, script).unwrap();
+    std::fs::set_permissions(&wrapper, std::fs::Permissions::from_mode(0o755)).unwrap();
+    wrapper
+}
+
+#[test]
+fn environment_a_request_done_again_after_its_lost_answer_is_revealed_by_that_alone() {
+    let store = tempfile::tempdir().unwrap();
+    let wrapper = a_system_that_forgets_keys(store.path());
+    let wrapper = wrapper.to_str().unwrap();
+    let sweep =
+        |arguments: &[&str]| nogo(store.path(), &[&["sweep", "forecast", "--system-bin", wrapper], arguments].concat());
+    let listing = results(&sweep(&["--list"]));
+    let own = listing.points.iter().filter(|point| !point.recurs && point.name.starts_with("api/postgres/"));
+    let commits: Vec<&str> = own.map(|point| point.name.as_str()).collect();
+    assert_eq!(commits.len(), 1, "the request commits once: {commits:?}");
+
+    let output = sweep(&["--point", commits[0], "--fault", "lost-before,lost-after,kill"]);
+    let swept = results(&output);
+    assert_eq!(output.status.code(), Some(1), "{}", swept.table());
+    let verdicts: Vec<(PointFault, Launch)> = swept.cases.iter().map(|case| (case.fault, case.verdict)).collect();
+    let expected =
+        [(PointFault::LostBefore, Launch::Go), (PointFault::LostAfter, Launch::NoGo), (PointFault::Kill, Launch::NoGo)];
+    assert_eq!(verdicts, expected, "{}", swept.table());
+    assert!(swept.cases[1].violated.contains(&"billing.exactly_once".to_owned()), "{:?}", swept.cases[1]);
 }

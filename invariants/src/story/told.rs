@@ -27,13 +27,22 @@ pub(super) fn first_success<'a>(ops: &[&'a Op<'a>], shape: &'static str, found: 
     let is_through = |op: &Op<'_>| op.is_ok() && (op.f() != F::Other || op.status() != Some(202));
     let success = ops.iter().find(|op| is_through(op));
     if success.is_none() {
-        let answers: Vec<String> = ops
-            .iter()
-            .map(|op| match (op.status(), op.end.and_then(|end| end.error.as_deref())) {
+        let mut answers: Vec<(String, u64)> = Vec::new();
+        for op in ops {
+            let answer = match (op.status(), op.end.and_then(|end| end.error.as_deref())) {
                 (Some(status), _) => status.to_string(),
                 (None, error) => error.unwrap_or("no answer").to_owned(),
-            })
-            .collect();
+            };
+            match answers.last_mut() {
+                Some((last, times)) if *last == answer => *times += 1,
+                _ => answers.push((answer, 1)),
+            }
+        }
+        let in_words = |(answer, times): &(String, u64)| match times {
+            1 => answer.clone(),
+            times => format!("{answer} {times} times"),
+        };
+        let answers: Vec<String> = answers.iter().map(in_words).collect();
         let what = format!("{} asked {} times for {} and never got it", last.who(), ops.len(), last.invoke.route);
         let breach = Breach::new(shape, what, "a 2xx once the fault is over", answers.join(", "));
         found.breach(breach.shown_by(last).of(last.who()));

@@ -335,7 +335,12 @@ fn an_upgrade_that_is_doubled_unpaid_or_forgotten_is_named() {
 fn an_upgrade_that_only_waits_is_not_in_force() {
     let mut record = Record::new();
     record.ask(F::Other, UPGRADE_ROUTE, Args::default(), Some((202, Answer::default())));
-    assert_eq!(shapes(&record.verdict(UpgradeAppliedOnce)), ["upgrade_never_in_force"]);
+    for _ in 0..3 {
+        record.ask(F::Other, UPGRADE_ROUTE, Args::default(), Some((409, Answer::default())));
+    }
+    let verdict = record.verdict(UpgradeAppliedOnce);
+    assert_eq!(shapes(&verdict), ["upgrade_never_in_force"]);
+    assert_eq!(verdict.violations[0].actual, "202, 409 3 times");
 }
 
 fn a_webhook() -> Record {
