@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result};
 use serde::Deserialize;
 
 use crate::exit_code::{EndsWith, ExitCode};
+use crate::judgement::SWEEP_OF;
 
 /// One planted bug.
 #[derive(Debug, Clone, Deserialize)]
@@ -19,11 +20,20 @@ pub struct Mutant {
     pub what: String,
     /// Law that has to be violated.
     pub law: String,
-    /// Fault without which the bug does not show; `none` where the load alone reveals it.
+    /// Fault without which the bug does not show; `none` where the load alone reveals it; `sweep/STORY` where only the
+    /// sweep of that story strikes the point at which it shows.
     pub fault: String,
     /// Where another defence is known to hide the bug: that defence. Survival then counts as masked.
     #[serde(default)]
     pub masked_by: Option<String>,
+}
+
+impl Mutant {
+    /// The story whose sweep reveals it, by name; none where a suite does.
+    #[must_use]
+    pub fn story(&self) -> Option<&str> {
+        self.fault.strip_prefix(SWEEP_OF)
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -112,6 +122,13 @@ mod tests {
         assert_eq!(Catalogue::read(dir.path(), &[]).unwrap().mutants.len(), 1);
         std::fs::write(dir.path().join("b.patch"), "").unwrap();
         assert!(Catalogue::read(dir.path(), &[]).unwrap_err().to_string().contains("b.patch has no row"));
+    }
+
+    #[test]
+    fn a_story_is_named_behind_its_word() {
+        let row = |fault: &str| toml::from_str::<Table>(&ROW.replace("none", fault)).unwrap().mutant.remove(0);
+        assert_eq!(row("sweep/refresh").story(), Some("refresh"));
+        assert_eq!(row("worker-crash").story(), None);
     }
 
     #[test]

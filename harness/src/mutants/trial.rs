@@ -1,9 +1,10 @@
 //! One planted bug: patch, build, a short suite that stops at the kill, and what came of it.
 
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Output, Stdio};
 
 use anyhow::{Context as _, Result, bail};
+use clap::ValueEnum as _;
 use serde::Serialize;
 use serde_json::Value;
 use tokio::process::Command;
@@ -12,6 +13,7 @@ use super::catalogue::{Catalogue, Mutant};
 use super::scratch::Scratch;
 use crate::environment::system_binary;
 use crate::exit_code::ExitCode;
+use crate::point_sweep::{Story, SweepResults};
 use nogo_faults::catalogue;
 
 /// Seconds of load under one mutant without faults: enough for every law to have a chance.
@@ -75,6 +77,16 @@ pub struct Trial {
     pub detail: String,
 }
 
+impl Trial {
+    /// Keeps the last words of a program whose run gave no answer.
+    fn say_why(&mut self, output: &Output) {
+        if self.fate == Fate::Inconclusive {
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            self.detail = stderr.lines().rev().take(3).collect::<Vec<_>>().join(" | ");
+        }
+    }
+}
+
 /// How trials are run.
 #[derive(Debug, Clone)]
 pub struct Bench {
@@ -135,6 +147,9 @@ impl Bench {
     }
 
     async fn run(&self, binary: &Path, mutant: &Mutant, trial: &mut Trial) -> Result<()> {
+        if let Some(story) = mutant.story() {
+            return self.sweep(binary, mutant, story, trial).await;
+        }
         let faults = mutant.fault.as_str();
         if faults != "none" && faults.split(',').any(|name| catalogue::find(name).is_none()) {
             bail!("{}: the table asks for an unknown fault '{faults}'", mutant.id);
@@ -163,10 +178,39 @@ impl Bench {
             Some(ExitCode::Inconclusive) if only_floors_are_short(&results) => survivor(mutant),
             _ => Fate::Inconclusive,
         };
-        if trial.fate == Fate::Inconclusive {
-            let stderr = String::from_utf8_lossy(&output.stderr);
-            trial.detail = stderr.lines().rev().take(3).collect::<Vec<_>>().join(" | ");
+        trial.say_why(&output);
+        Ok(())
+    }
+
+    /// Every point of one story, until a case breaks a law.
+    async fn sweep(&self, binary: &Path, mutant: &Mutant, story: &str, trial: &mut Trial) -> Result<()> {
+        if Story::from_str(story, false).is_err() {
+            bail!("{}: the table asks for the sweep of an unknown story '{story}'", mutant.id);
         }
+        let output = Command::new(&self.nogo)
+            .args(["--json", "--quiet", "--store"])
+            .arg(&self.store)
+            .args(["sweep", story, "--fail-fast", "--engine", &self.engine, "--seed", &self.seed.to_string()])
+            .arg("--system-bin")
+            .arg(binary)
+            .stdin(Stdio::null())
+            .output()
+            .await
+            .context("sweep the patched system")?;
+        trial.exit_code = output.status.code().and_then(|code| u8::try_from(code).ok());
+        if let Ok(swept) = serde_json::from_slice::<SweepResults>(&output.stdout) {
+            trial.run = Some(swept.run_id);
+            trial.violated = swept.cases.into_iter().flat_map(|case| case.violated).collect();
+            trial.violated.sort();
+            trial.violated.dedup();
+        }
+        trial.fate = match trial.exit_code.and_then(ExitCode::from_number) {
+            Some(ExitCode::Violated) if trial.violated.contains(&mutant.law) => Fate::Killed,
+            Some(ExitCode::Violated) => Fate::KilledOtherwise,
+            Some(ExitCode::Held) => survivor(mutant),
+            _ => Fate::Inconclusive,
+        };
+        trial.say_why(&output);
         Ok(())
     }
 }
