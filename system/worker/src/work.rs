@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use crate::completions::Completions;
+use crate::compute::Compute;
 use crate::config::WorkerConfig;
 use crate::heartbeat::Rhythm;
 use crate::jobs::forecast;
@@ -32,12 +33,16 @@ pub enum WorkError {
     /// Redis's address does not parse.
     #[error("open cache: {0}")]
     Cache(#[from] CacheUnavailable),
+    /// The system gave nothing to compute on.
+    #[error("make room for computing: {0}")]
+    Compute(#[from] std::io::Error),
 }
 
 struct Worker {
     db: Db,
     cache: Cache,
     completions: Completions,
+    compute: Compute,
     config: WorkerConfig,
     name: String,
     /// Ends computations that outlast the drain.
@@ -75,7 +80,9 @@ pub async fn work(config: WorkerConfig, shutdown: impl Future<Output = ()> + Sen
     let slots = Arc::new(Semaphore::new(config.concurrency as usize));
     let running = TaskTracker::new();
     let completions = Completions::new(db.clone());
-    let worker = Arc::new(Worker { db, cache, completions, config, name, give_back: CancellationToken::new() });
+    let compute = Compute::new(config.concurrency)?;
+    let worker =
+        Arc::new(Worker { db, cache, completions, compute, config, name, give_back: CancellationToken::new() });
 
     tokio::pin!(shutdown);
     let mut is_busy = false;
@@ -182,7 +189,7 @@ impl Worker {
             [CacheKey::dashboard(job.claim.tenant_id), CacheKey::forecast(job.claim.tenant_id, job.forecast_id)];
         self.cache.delete(&changed[..1]).await;
 
-        let computing = forecast::run(job.input, Arc::clone(lease));
+        let computing = forecast::run(&self.compute, job.input, Arc::clone(lease));
         tokio::pin!(computing);
         let outcome = tokio::select! {
             outcome = &mut computing => outcome,

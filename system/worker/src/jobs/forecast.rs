@@ -6,7 +6,7 @@ use std::sync::Arc;
 use forecastle_forecast::{ENGINE_VERSION, ForecastError};
 use forecastle_store::jobs::Outcome;
 
-use crate::compute::{NoAnswer, on_own_thread};
+use crate::compute::{Compute, NoAnswer};
 use crate::lease::{LeaseState, StopReason};
 
 /// How a job failed; the policy reads from the type.
@@ -30,9 +30,13 @@ pub(crate) enum JobError {
 }
 
 /// Computes on a thread of its own, so that a long forecast delays no heartbeat.
-pub(crate) async fn run(input: serde_json::Value, lease: Arc<LeaseState>) -> Result<Outcome, JobError> {
+pub(crate) async fn run(
+    compute: &Compute,
+    input: serde_json::Value,
+    lease: Arc<LeaseState>,
+) -> Result<Outcome, JobError> {
     let asked = Arc::clone(&lease);
-    let computed = on_own_thread(move || {
+    let computed = compute.run(move || {
         let progress = |percent| asked.set_percent(percent);
         let forecast = forecastle_forecast::run_reporting(&input, 1, &|| asked.should_stop().is_some(), &progress)?;
         // Here too, on the thread that computes: a result of many months has hundreds of kB.
@@ -61,7 +65,8 @@ mod tests {
     #[tokio::test]
     async fn an_input_that_breaks_the_bounds_fails_for_good() {
         let lease = Arc::new(LeaseState::until(Instant::now() + Duration::from_secs(60)));
-        let outcome = run(serde_json::json!({}), lease).await;
+        let compute = Compute::new(1).unwrap();
+        let outcome = run(&compute, serde_json::json!({}), lease).await;
         assert_eq!(outcome.unwrap_err(), JobError::Permanent { code: "invalid_input" });
     }
 }
