@@ -105,8 +105,11 @@ fn forward(mut from: TcpStream, mut to: TcpStream, state: &AtomicU8, silent: &At
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => continue,
             Err(_) => break,
         };
-        if state.load(Ordering::SeqCst) == SILENT {
-            silent.store(SILENT, Ordering::SeqCst);
+        // Again: what was read after the change must not pass.
+        match state.load(Ordering::SeqCst) {
+            SILENT => silent.store(SILENT, Ordering::SeqCst),
+            CUT | OVER => break,
+            _ => {}
         }
         if silent.load(Ordering::SeqCst) == SILENT {
             continue;
