@@ -26,6 +26,7 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
 use forecastle_domain::{ForecastId, ScenarioId, SessionId, TenantId, UserId};
+use futures_util::future::join_all;
 use rand::RngExt;
 use redis::Script;
 use serde::Serialize;
@@ -218,7 +219,7 @@ pub enum Lookup<T> {
 }
 
 /// What became of a deletion. In all but the last case the change may be acknowledged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Deletion {
     /// Redis has done it, asked by this instance or by another one.
     Confirmed,
@@ -531,12 +532,18 @@ impl Cache {
 
     /// Deletes keys after a commit that changed what they hold, together with any reader's mark, and
     /// returns once no instance can give the old value out: Redis has confirmed, or the deletion is
-    /// recorded and another instance has made it, or none uses the cache before it is made. All keys of
-    /// one tenant.
+    /// recorded and another instance has made it, or none uses the cache before it is made. Keys of several
+    /// tenants go in one trip too.
     pub async fn delete(&self, keys: &[CacheKey]) -> Deletion {
         if keys.is_empty() || self.try_delete(keys).await.is_ok() {
             return Deletion::Confirmed;
         }
+        let of_each = keys.chunk_by(|one, next| one.tenant() == next.tenant()).map(|keys| self.owe(keys));
+        join_all(of_each).await.into_iter().max().unwrap_or(Deletion::Confirmed)
+    }
+
+    /// Where Redis did not confirm; all keys of one tenant.
+    async fn owe(&self, keys: &[CacheKey]) -> Deletion {
         if let Some(debts) = &self.shared.debts {
             match debts.settle(keys, Debt::Deletion).await {
                 Ok(Settlement::Paid) => return Deletion::Confirmed,

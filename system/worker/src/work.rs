@@ -1,8 +1,10 @@
 //! The claim loop and the drain.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use forecastle_domain::TenantId;
 use forecastle_store::jobs::{self, ClaimTerms, ClaimedJob, KIND_FORECAST, KIND_PROBE};
 use forecastle_store::listen::listen;
 use forecastle_store::{Cache, CacheKey, CacheUnavailable, Db, StoreError};
@@ -144,20 +146,40 @@ impl Worker {
             let keys = [CacheKey::forecast(ended.tenant_id, ended.forecast_id), CacheKey::dashboard(ended.tenant_id)];
             self.cache.delete(&keys).await;
         }
+        let shown = self.hide_waiting(&batch.jobs);
         for job in batch.jobs {
             metrics::counter!("forecastle_jobs_claimed_total").increment(1);
             metrics::histogram!("forecastle_job_wait_seconds").record(job.waited_ms as f64 / 1000.0);
             let slot = Arc::clone(slots).try_acquire_owned();
-            let worker = Arc::clone(self);
+            let (worker, shown) = (Arc::clone(self), shown.clone());
             running.spawn(async move {
-                worker.run_job(job).await;
+                worker.run_job(job, &shown).await;
                 drop(slot);
             });
         }
         Taken { count, was_full: count >= limit as usize }
     }
 
-    async fn run_job(&self, job: ClaimedJob) {
+    /// Deletes the dashboards on which these jobs still wait, all in one trip, beside their heartbeats; what it
+    /// returns is cancelled when that is done.
+    fn hide_waiting(self: &Arc<Self>, jobs: &[ClaimedJob]) -> CancellationToken {
+        let tenants: BTreeSet<_> =
+            jobs.iter().filter(|job| job.kind != KIND_PROBE).map(|job| job.claim.tenant_id.as_uuid()).collect();
+        let done = CancellationToken::new();
+        if tenants.is_empty() {
+            done.cancel();
+            return done;
+        }
+        let keys: Vec<_> = tenants.into_iter().map(|tenant| CacheKey::dashboard(TenantId::from_uuid(tenant))).collect();
+        let (worker, at_end) = (Arc::clone(self), done.clone().drop_guard());
+        tokio::spawn(async move {
+            worker.cache.delete(&keys).await;
+            drop(at_end);
+        });
+        done
+    }
+
+    async fn run_job(&self, job: ClaimedJob, shown: &CancellationToken) {
         let started = Instant::now();
         let lease = Arc::new(LeaseState::until(started + job.time_left));
         let rhythm =
@@ -169,7 +191,7 @@ impl Worker {
             Arc::clone(&lease),
             rhythm,
         )));
-        let (claim, word) = (job.claim, self.run_under_lease(job, &lease).await);
+        let (claim, word) = (job.claim, self.run_under_lease(job, &lease, shown).await);
         drop(beating);
         metrics::counter!("forecastle_jobs_total", "outcome" => word).increment(1);
         metrics::histogram!("forecastle_job_run_seconds").record(started.elapsed().as_secs_f64());
@@ -179,7 +201,12 @@ impl Worker {
         );
     }
 
-    async fn run_under_lease(&self, job: ClaimedJob, lease: &Arc<LeaseState>) -> &'static str {
+    async fn run_under_lease(
+        &self,
+        job: ClaimedJob,
+        lease: &Arc<LeaseState>,
+        shown: &CancellationToken,
+    ) -> &'static str {
         let settle =
             async |outcome| settle::settle(&self.db, &self.completions, &self.config, &job.claim, lease, outcome).await;
         if job.kind == KIND_PROBE {
@@ -187,7 +214,7 @@ impl Worker {
         }
         let changed =
             [CacheKey::dashboard(job.claim.tenant_id), CacheKey::forecast(job.claim.tenant_id, job.forecast_id)];
-        self.cache.delete(&changed[..1]).await;
+        shown.cancelled().await;
 
         let computing = forecast::run(&self.compute, job.input, Arc::clone(lease));
         tokio::pin!(computing);
