@@ -32,12 +32,12 @@ const SCENARIOS: &str = "SELECT json_build_object('tenant_id', tenant_id, 'scena
 
 const FORECASTS: &str = "SELECT json_build_object('tenant_id', tenant_id, 'forecast_id', forecast_id,
     'scenario_id', scenario_id, 'scenario_version', scenario_version, 'requested_by', requested_by, 'state', state,
-    'engine_version', engine_version, 'input', input, 'result', result, 'result_hash', result_hash,
+    'engine_version', engine_version, 'input', input, 'result', coalesce(result_json, result::json), 'result_hash', result_hash,
     'error_code', error_code, 'quota_state', quota_state, 'quota_period', quota_period,
     'requested_us', (extract(epoch from requested_at) * 1000000)::bigint,
     'started_us', (extract(epoch from started_at) * 1000000)::bigint,
     'finished_us', (extract(epoch from finished_at) * 1000000)::bigint,
-    'text', concat_ws(' ', input::text, result::text))::text
+    'text', concat_ws(' ', input::text, result::text, result_json::text))::text
     FROM app.forecasts ORDER BY tenant_id, forecast_id";
 
 const JOBS: &str = "SELECT json_build_object('tenant_id', tenant_id, 'job_id', job_id, 'subject_id', subject_id,

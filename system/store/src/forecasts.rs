@@ -32,8 +32,8 @@ pub struct Forecast {
 /// A forecast in a list: all but its input and result.
 #[derive(Debug, Clone, Serialize, Deserialize, FromRow)]
 pub struct ForecastSummary {
-    forecast_id: Uuid,
-    scenario_id: Uuid,
+    pub(crate) forecast_id: Uuid,
+    pub(crate) scenario_id: Uuid,
     /// The scenario's version when asked.
     pub scenario_version: i32,
     /// As stored: queued, running, succeeded, failed or cancelled.
@@ -158,7 +158,7 @@ pub(crate) async fn admit(tx: &mut TenantTx, input: &str) -> Result<Result<i32, 
 }
 
 /// Whether an input asks for simulated paths; one that does not read is taken to.
-fn is_simulated(input: &str) -> bool {
+pub(crate) fn is_simulated(input: &str) -> bool {
     #[derive(Deserialize)]
     struct Block {
         uncertainty: Option<serde::de::IgnoredAny>,
@@ -182,11 +182,7 @@ async fn take_quota(tx: &mut TenantTx, period: i32, cap: Option<u32>) -> Result<
 /// # Errors
 /// As [`StoreError`] says.
 pub async fn read(scope: &TenantScope, id: ForecastId) -> Result<Option<Forecast>, StoreError> {
-    let statement = "SELECT (forecast).forecast_id, (forecast).scenario_id, (forecast).scenario_version,
-                (forecast).state, (job).attempts, (forecast).requested_at, (forecast).started_at,
-                (forecast).finished_at, (forecast).engine_version, (forecast).result_hash, (forecast).error_code,
-                (forecast).input, (forecast).result
-         FROM app.read_forecast($1, $2)";
+    let statement = "SELECT * FROM app.read_forecast_row($1, $2)";
     scope.read_optional(statement, |query| query.bind(id.as_uuid())).await
 }
 

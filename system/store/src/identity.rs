@@ -230,14 +230,14 @@ pub struct Terms {
 }
 
 #[derive(FromRow)]
-struct TermsRow {
-    organization: String,
-    plan: String,
-    billing_state: String,
-    currency: String,
-    time_zone: String,
-    anchor_date: NaiveDate,
-    now: DateTime<Utc>,
+pub(crate) struct TermsRow {
+    pub(crate) organization: String,
+    pub(crate) plan: String,
+    pub(crate) billing_state: String,
+    pub(crate) currency: String,
+    pub(crate) time_zone: String,
+    pub(crate) anchor_date: NaiveDate,
+    pub(crate) now: DateTime<Utc>,
 }
 
 /// The tenant's terms now, in one trip. A downgrade whose time has come counts, whether or not the billing
@@ -289,7 +289,7 @@ pub async fn terms_locked(tx: &mut TenantTx) -> Result<Terms, StoreError> {
     terms_of(row)
 }
 
-fn terms_of(row: TermsRow) -> Result<Terms, StoreError> {
+pub(crate) fn terms_of(row: TermsRow) -> Result<Terms, StoreError> {
     let corrupt = |what| StoreError::Corrupt { what };
     let zone = forecastle_domain::parse_zone(&row.time_zone).map_err(|_| corrupt("tenants.time_zone"))?;
     let period = BillingCalendar::new(zone, row.anchor_date).period_containing(row.now);

@@ -19,6 +19,7 @@ pub mod error;
 pub mod events;
 pub mod flags;
 pub mod forecast_control;
+pub mod forecast_request;
 pub mod forecasts;
 pub mod idempotency;
 pub mod identity;

@@ -395,7 +395,7 @@ impl Rows {
             ),
             (
                 "COPY app.forecasts (tenant_id, forecast_id, scenario_id, scenario_version, requested_by, input, \
-                 state, engine_version, result, result_hash, requested_at, started_at, finished_at, quota_period, \
+                 state, engine_version, result_json, result_hash, requested_at, started_at, finished_at, quota_period, \
                  quota_state) FROM STDIN",
                 &self.forecasts,
             ),

@@ -2,9 +2,10 @@
 
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
 use chrono::{DateTime, Utc};
 use forecastle_domain::{ForecastId, Plan, ScenarioId};
+use forecastle_store::forecast_request;
 use forecastle_store::forecasts::{self, ForecastSummary, Requested};
 use forecastle_store::idempotency::IdempotentRequest;
 use forecastle_store::{CacheKey, StoreError, TenantTx};
@@ -132,6 +133,11 @@ async fn request_once(
     request: IdempotentRequest,
     scenario: Result<ScenarioId, ApiError>,
 ) -> Result<Response, ApiError> {
+    if let Ok(scenario) = &scenario
+        && let Some(reply) = enqueue_as_usual(state, caller, &request, *scenario).await?
+    {
+        return Ok(reply.into_response());
+    }
     let mut attempt = match idempotent::begin(state, caller, request).await? {
         Begun::Replay(response) => return Ok(response),
         Begun::Fresh(attempt) => attempt,
@@ -141,6 +147,22 @@ async fn request_once(
         Err(refusal) => Err(refusal),
     };
     attempt.finish(outcome).await
+}
+
+/// Where the key is new, the plan has room and nothing is in the way; `None` leaves it to the long way.
+async fn enqueue_as_usual(
+    state: &AppState,
+    caller: &Caller,
+    request: &IdempotentRequest,
+    scenario: ScenarioId,
+) -> Result<Option<Reply>, ApiError> {
+    let scope = state.db.tenant(caller.tenant);
+    let id = ForecastId::from_uuid(Uuid::now_v7());
+    let Some(prospect) = forecast_request::look(&scope, request, id, scenario).await? else { return Ok(None) };
+    let reply = accepted(Requested::Forecast(Box::new(prospect.forecast.clone())))?;
+    let ttl = state.config.idempotency_ttl;
+    let is_written = forecast_request::write(&scope, &prospect, request, &reply.to_stored(), ttl).await?;
+    Ok(is_written.then_some(reply))
 }
 
 async fn enqueue(tx: &mut TenantTx, caller: &Caller, scenario: ScenarioId) -> Result<Reply, ApiError> {

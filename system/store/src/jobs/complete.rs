@@ -20,7 +20,7 @@ pub struct Outcome {
     pub result_hash: String,
 }
 
-/// What migration 0017 raises where a job is held whose forecast has ended.
+/// What migration 0018 raises where a job is held whose forecast has ended.
 const DATA_CORRUPTED: &str = "XX001";
 
 /// A job that has done its work.

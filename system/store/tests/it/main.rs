@@ -5,6 +5,7 @@ mod cache;
 mod debts;
 mod events;
 mod forecast_control;
+mod forecast_request;
 mod limiter;
 mod listen;
 mod mail;

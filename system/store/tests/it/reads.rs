@@ -87,6 +87,7 @@ async fn reading_functions_run_as_their_caller_and_take_the_tenant_first() {
         [
             "read_dashboard",
             "read_forecast",
+            "read_forecast_row",
             "read_period_usage",
             "read_scenario",
             "read_scenarios",
