@@ -124,6 +124,32 @@ async fn a_key_that_another_transaction_works_under_is_left_to_it() {
     assert!(write(&scope, &prospect, &sent).await.unwrap());
 }
 
+#[tokio::test]
+async fn keys_whose_time_is_over_are_forgotten_by_one_request_in_eight() {
+    let mut bed = bed().await;
+    let ours = customers::sign_up(&mut bed.admin, "PRO", "EUR", "2026-01-01").await;
+    let theirs = customers::sign_up(&mut bed.admin, "PRO", "EUR", "2026-01-01").await;
+    for (who, count) in [(ours, 40), (theirs, 1)] {
+        let spent = "INSERT INTO app.idempotency_keys
+                         (tenant_id, user_id, key, fingerprint, state, status, response, created_at, expires_at)
+                     SELECT $1, $2, 'old ' || n, '', 'done', 202, '{}', now(), now() - n * interval '1 second'
+                     FROM generate_series(1, $3) n";
+        let spent = sqlx::query(spent).bind(who.tenant).bind(who.user).bind(count);
+        spent.execute(&mut bed.admin).await.unwrap();
+    }
+    let scope = bed.db.tenant(ours.tenant.into());
+    for (last_byte, left) in [(1, 42), (8, 11), (15, 12), (16, 5)] {
+        let key = format!("new {last_byte}");
+        let id = ForecastId::from_uuid(Uuid::from_u128(Uuid::now_v7().as_u128() & !0xff | last_byte));
+        let sent = request(&ours, &key);
+        let prospect = forecast_request::look(&scope, &sent, id, ours.scenario.into()).await.unwrap().unwrap();
+        assert!(write(&scope, &prospect, &sent).await.unwrap());
+        assert_eq!(count(&mut bed.admin, "SELECT count(*) FROM app.idempotency_keys").await, left, "{last_byte}");
+    }
+    let theirs = "SELECT count(*) FROM app.idempotency_keys WHERE key LIKE 'old %'";
+    assert_eq!(count(&mut bed.admin, theirs).await, 1, "another tenant's stay");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn at_the_cap_exactly_as_many_are_admitted_as_have_room() {
     let mut bed = bed().await;
