@@ -15,7 +15,7 @@ use super::plan::{PointFault, SweepPoint};
 use super::play::Play;
 use super::scene::{LOOK_EVERY, POLL_MS, Scene};
 use super::stage::{CASE, Stage};
-use super::strike::Strike;
+use super::strike::{Strike, TRAILING};
 use super::template::Template;
 use crate::final_reads::{provider_book, read_rows, scan_file};
 use crate::run_directory::{Manifest, RunDirectory};
@@ -137,6 +137,9 @@ async fn play(
         }
     };
     let (played, landed) = tokio::join!(playing, striking);
+    if strike.is_none() {
+        tokio::time::sleep(TRAILING).await;
+    }
     let listed = scene.book.points().0;
     played.context("play the story")?;
     let landed = landed.context("strike")?;

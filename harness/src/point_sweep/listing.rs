@@ -1,11 +1,14 @@
 //! From what passed the proxies to the points of a sweep.
 
-use nogo_faults::{Outcome, Pattern, Point, PostgresPattern, RedisPattern};
+use nogo_faults::{HttpPattern, Outcome, Pattern, Point, PostgresPattern, RedisPattern};
+use sha2::{Digest as _, Sha256};
 
 use super::plan::SweepPoint;
 
 /// In the order in which a story reaches them.
 const ROLES: [&str; 3] = ["api", "worker", "biller"];
+/// Characters of a request's words that its name is made from.
+const SLUG_MAX: usize = 32;
 
 /// The points that a sweep visits: those that their server carried out, by role and then by time. `idle` is what came
 /// while nothing was done. Of that, the first of each kind is visited, whether the story had one or not: how many come
@@ -39,16 +42,37 @@ pub(super) fn points_of(listed: &[Point], idle: &[Point]) -> Vec<SweepPoint> {
     visited.into_iter().enumerate().map(number).collect()
 }
 
+/// A name that a shell takes as one word. A statement or transaction goes by its hash; what goes by its words has the
+/// beginning of a digest behind them, since two scripts may begin alike.
 fn short_name(pattern: &Pattern) -> String {
-    let known = |text: &Option<String>| text.clone().unwrap_or_else(|| "any".to_owned());
+    let words = |parts: &[&Option<String>]| {
+        let parts: Vec<&str> = parts.iter().filter_map(|part| part.as_deref()).collect();
+        let whole = parts.join(" ");
+        let digest = hex::encode(&Sha256::digest(whole.as_bytes())[..3]);
+        format!("{}-{digest}", slug(&whole))
+    };
     match pattern {
-        Pattern::Postgres(PostgresPattern { statement, .. }) => format!("postgres/{}", known(statement)),
-        Pattern::Redis(RedisPattern { command, key_prefix, script, .. }) => {
-            let parts: Vec<&str> = [command, script, key_prefix].into_iter().filter_map(Option::as_deref).collect();
-            format!("redis/{}", parts.join(" "))
+        Pattern::Postgres(PostgresPattern { statement, .. }) => {
+            format!("postgres/{}", statement.as_deref().unwrap_or("any"))
         }
-        Pattern::Http(pattern) => format!("http/{} {}", known(&pattern.method), known(&pattern.path)),
+        Pattern::Redis(RedisPattern { command, key_prefix, script, .. }) => {
+            format!("redis/{}", words(&[command, key_prefix, script]))
+        }
+        Pattern::Http(HttpPattern { method, path }) => format!("http/{}", words(&[method, path])),
     }
+}
+
+/// Lower-case letters and digits with single hyphens between.
+fn slug(text: &str) -> String {
+    let mut slug = String::new();
+    for sign in text.chars().take(SLUG_MAX) {
+        if sign.is_ascii_alphanumeric() {
+            slug.push(sign.to_ascii_lowercase());
+        } else if !slug.is_empty() && !slug.ends_with('-') {
+            slug.push('-');
+        }
+    }
+    slug.trim_end_matches('-').to_owned()
 }
 
 #[cfg(test)]
@@ -90,6 +114,24 @@ mod tests {
             points_of(&listed[1..], &idle),
             "the listing does not depend on the clock"
         );
+    }
+
+    #[test]
+    fn a_name_is_one_word_and_tells_scripts_apart_that_begin_alike() {
+        let script = |text: &str| {
+            let of = |text: &str| Some(text.to_owned());
+            let (command, key_prefix) = (of("EVALSHA"), of("t:"));
+            short_name(&Pattern::Redis(RedisPattern { command, key_prefix, script: of(text), writes: false }))
+        };
+        let (one, other) = (script("for _, key in ipairs(KEYS) do SET"), script("for _, key in ipairs(KEYS) do DEL"));
+        assert!(one.starts_with("redis/evalsha-t-for-key-in-ipairs-"), "{one}");
+        assert_ne!(one, other);
+        let charge = HttpPattern { method: Some("POST".into()), path: Some("/v1/charges".into()) };
+        let charge = short_name(&Pattern::Http(charge));
+        assert!(charge.starts_with("http/post-v1-charges-"), "{charge}");
+        for name in [one, charge] {
+            assert!(name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'/' | b'-')), "{name}");
+        }
     }
 
     #[test]

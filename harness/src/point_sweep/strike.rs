@@ -14,6 +14,8 @@ use crate::environment::process_tree::{continue_process, stop_process};
 
 /// The one fault of a case.
 const FAULT_ID: &str = "F1";
+/// How long after the story's end its last points may come: a process may write what it keeps behind its last answer.
+pub(super) const TRAILING: Duration = Duration::from_secs(1);
 /// Longest time after the story for a point that comes by itself.
 const RECUR_LIMIT: Duration = Duration::from_secs(4);
 /// Longest time that the others may take to move on while a process stands still.
@@ -65,9 +67,7 @@ impl<'a> Strike<'a> {
         let story = async {
             // An error would be an end without a word.
             let _ = is_over.wait_for(|over| *over).await;
-            if self.point.recurs {
-                tokio::time::sleep(RECUR_LIMIT).await;
-            }
+            tokio::time::sleep(if self.point.recurs { RECUR_LIMIT } else { TRAILING }).await;
         };
         let landed = tokio::select! {
             record = self.scene.book.wait_for(RULE, Duration::MAX, |record| record.observed > 0) => record.ok(),

@@ -1,6 +1,5 @@
 //! Integration tests of the harness, one module per subject.
 
-mod environment_points;
 mod environment_process_faults;
 mod environment_processes;
 mod environment_replicas;
@@ -9,5 +8,6 @@ mod environment_store_faults;
 mod environment_sweep;
 mod environment_world;
 mod oracle;
+mod points;
 mod smoke;
 mod wide_inputs;

@@ -32,7 +32,7 @@ fn the_commit(listing: &SweepResults) -> String {
 }
 
 #[test]
-fn environment_a_refresh_is_swept_at_its_commit_and_its_cases_judge_to_the_same() {
+fn chaos_a_refresh_is_swept_at_its_commit_and_its_cases_judge_to_the_same() {
     let store = tempfile::tempdir().unwrap();
     let listed = nogo(store.path(), &["sweep", "refresh", "--list"]);
     assert_eq!(listed.status.code(), Some(0), "{}", String::from_utf8_lossy(&listed.stderr));
@@ -64,7 +64,7 @@ fn environment_a_refresh_is_swept_at_its_commit_and_its_cases_judge_to_the_same(
 }
 
 #[test]
-fn environment_a_point_that_is_not_listed_and_a_fault_that_cannot_be_are_usage_errors() {
+fn chaos_a_point_that_is_not_listed_and_a_fault_that_cannot_be_are_usage_errors() {
     let store = tempfile::tempdir().unwrap();
     let output = nogo(store.path(), &["sweep", "refresh", "--point", "api/postgres/000000000000#1"]);
     assert_eq!(output.status.code(), Some(2), "{}", String::from_utf8_lossy(&output.stderr));
@@ -89,7 +89,7 @@ fn a_system_that_forgets_keys(folder: &Path) -> PathBuf {
 }
 
 #[test]
-fn environment_a_request_done_again_after_its_lost_answer_is_revealed_by_that_alone() {
+fn chaos_a_request_done_again_after_its_lost_answer_is_revealed_by_that_alone() {
     let store = tempfile::tempdir().unwrap();
     let wrapper = a_system_that_forgets_keys(store.path());
     let wrapper = wrapper.to_str().unwrap();
