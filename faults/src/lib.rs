@@ -6,6 +6,7 @@
 
 pub mod blast_radius;
 pub mod catalogue;
+pub mod client;
 pub mod fault;
 pub mod harm;
 pub mod network;
@@ -20,6 +21,7 @@ pub mod toxid;
 
 pub use blast_radius::{BlastRadius, Grant, OutsideRadius, Target};
 pub use catalogue::FaultRow;
+pub use client::{Crowd, Crowding};
 pub use fault::{BoxFuture, ControlError, Fault, FaultState, HealError, InstallError, Proof, ProofError, Tolerance};
 pub use harm::{Harm, Struck};
 pub use network::{

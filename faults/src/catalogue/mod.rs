@@ -7,6 +7,7 @@ use crate::fault::Tolerance;
 
 pub use network::role_and_store;
 
+mod client;
 mod network;
 mod placebo;
 mod postgres;
@@ -45,16 +46,19 @@ pub enum Family {
     Process,
     /// Links between its processes and its stores.
     Network,
+    /// The APIs, by their clients.
+    Client,
     /// Nothing.
     Placebo,
 }
 
 /// The families in the order in which they are listed, with their rows.
-const FAMILIES: [(Family, &[FaultRow]); 5] = [
+const FAMILIES: [(Family, &[FaultRow]); 6] = [
     (Family::Postgres, postgres::ROWS),
     (Family::Redis, redis::ROWS),
     (Family::Process, process::ROWS),
     (Family::Network, network::ROWS),
+    (Family::Client, client::ROWS),
     (Family::Placebo, placebo::ROWS),
 ];
 

@@ -12,11 +12,12 @@ use nogo_invariants::history::F;
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tokio::sync::{MutexGuard, Semaphore};
+use tokio::sync::{MutexGuard, OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::auth_probes::AuthProber;
+use super::crowds::Manners;
 use super::driver::Driver;
 use super::foreign_attempts::ForeignProber;
 use super::inputs::{InputShape, draw_input};
@@ -27,6 +28,7 @@ use super::stories::Story;
 use super::tenants::{CURRENCIES, TenantProfile};
 use super::world::{LogicalClient, Tenant, TokenShelf};
 use crate::randomness::{Randomness, pick};
+use crate::recorder::RunClock;
 
 /// Clients that read at once while forecasts drain and at the end.
 const READERS: usize = 8;
@@ -41,6 +43,7 @@ pub(super) struct Shared {
     pub(super) randomness: Randomness,
     pub(super) shared_inputs: Vec<Value>,
     pub(super) shelf: TokenShelf,
+    pub(super) manners: Manners,
 }
 
 /// The whole load of a run: seeded tenants, the mix, and both kinds of probes.
@@ -53,6 +56,8 @@ pub struct Load {
     auth: Arc<AuthProber>,
     started: AtomicU64,
     skipped: AtomicU64,
+    /// Of operations beside the ordinary ones.
+    places_beside: Arc<Semaphore>,
 }
 
 /// A load that goes on until it is stopped.
@@ -91,8 +96,9 @@ impl Load {
     ) -> anyhow::Result<Arc<Self>> {
         let shared_inputs = draw_shared_inputs(randomness, &spec);
         let plan = Plan::new(randomness, &spec, &profiles);
+        let places_beside = Arc::new(Semaphore::new(spec.in_flight_max));
         let shelf = TokenShelf::new(Duration::from_secs(spec.clocks_apart_s));
-        let shared = Arc::new(Shared { driver, spec, randomness, shared_inputs, shelf });
+        let shared = Arc::new(Shared { driver, spec, randomness, shared_inputs, shelf, manners: Manners::default() });
         let tenants = Arc::new(seed_tenants(&shared, profiles).await.context("seed tenants")?);
         let foreign = Arc::new(ForeignProber::new(Arc::clone(&shared), Arc::clone(&tenants)));
         let auth = AuthProber::prepare(Arc::clone(&shared), Arc::clone(&tenants)).await.context("prepare probes")?;
@@ -104,6 +110,7 @@ impl Load {
             auth: Arc::new(auth),
             started: AtomicU64::new(0),
             skipped: AtomicU64::new(0),
+            places_beside,
         }))
     }
 
@@ -170,7 +177,29 @@ impl Load {
         self.plan.lock().expect("plan lock").next()
     }
 
-    async fn perform(&self, planned: &PlannedOperation, intended_ns: u64) {
+    /// How the clients behave, for crowds.
+    pub(super) fn manners(&self) -> &Manners {
+        &self.shared.manners
+    }
+
+    pub(super) fn clock(&self) -> RunClock {
+        self.shared.driver.recorder().clock()
+    }
+
+    /// A plan of `times` the ordinary rate, whose operations count from `first`.
+    pub(super) fn plan_beside(&self, first: u64, times: u32) -> Plan {
+        let mut spec = self.shared.spec.clone();
+        spec.operations_per_s = spec.operations_per_s.saturating_mul(times);
+        let profiles: Vec<TenantProfile> = self.tenants.iter().map(|tenant| tenant.profile.clone()).collect();
+        Plan::beside(self.shared.randomness, &spec, &profiles, first)
+    }
+
+    /// A place for one more operation beside the ordinary ones, if there is one.
+    pub(super) fn place_beside(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.places_beside).try_acquire_owned().ok()
+    }
+
+    pub(super) async fn perform(&self, planned: &PlannedOperation, intended_ns: u64) {
         let tenant = &self.tenants[planned.tenant];
         let mut client = free_client(tenant, usize::try_from(planned.index).unwrap_or_default()).await;
         self.shared.perform(planned, intended_ns, tenant, &mut client).await;

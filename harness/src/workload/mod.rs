@@ -4,6 +4,7 @@ mod answers;
 mod auth_probes;
 mod bait;
 mod calculations;
+mod crowds;
 mod driver;
 mod foreign_attempts;
 mod forged_tokens;
@@ -18,6 +19,7 @@ mod stories;
 mod tenants;
 mod world;
 
+pub use crowds::{CrowdKind, LoadCrowd};
 pub use driver::{Call, Done, Driver};
 pub use forged_tokens::{Forger, Forgery};
 pub use inputs::{InputShape, draw_input};

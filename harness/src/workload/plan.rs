@@ -92,6 +92,12 @@ impl Plan {
         Self { rng: randomness.stream("workload/plan"), spec: spec.clone(), groups: Arc::new(groups), next: 0 }
     }
 
+    /// A plan beside the first, drawn from a stream of its own; its operations count from `first`.
+    pub fn beside(randomness: Randomness, spec: &LoadSpec, tenants: &[TenantProfile], first: u64) -> Self {
+        let rng = randomness.stream(&format!("workload/plan-from-{first}"));
+        Self { rng, next: first, ..Self::new(randomness, spec, tenants) }
+    }
+
     fn draw_kind(&mut self) -> OperationKind {
         use OperationKind as Kind;
         match self.rng.random_range(0..1_000) {
@@ -200,6 +206,17 @@ mod tests {
         let count = |tenant: &TenantProfile| requested.get(&tenant.index).copied().unwrap_or_default();
         assert!(tenants.iter().filter(|tenant| tenant.hot).all(|tenant| count(tenant) > 180));
         assert!(tenants.iter().filter(|tenant| tenant.plan == "FREE" && count(tenant) > 5).count() >= 5);
+    }
+
+    #[test]
+    fn a_plan_beside_has_numbers_of_its_own_and_keeps_its_rate() {
+        let spec = LoadSpec { operations_per_s: 1_350, ..LoadSpec::default() };
+        let tenants = draw_tenants(Randomness::new(1), &spec, &mut nogo_invariants::Canaries::new("x"));
+        let beside: Vec<_> = Plan::beside(Randomness::new(1), &spec, &tenants, 6_000_000_000).take(1_351).collect();
+        assert_eq!(beside[0].index, 6_000_000_000);
+        assert_eq!(beside[1_350].at_ns - beside[0].at_ns, 1_000_000_000);
+        let kinds = |plan: &[PlannedOperation]| plan.iter().map(|operation| operation.kind).collect::<Vec<_>>();
+        assert_ne!(kinds(&beside), kinds(&plan(1, 1_351).1), "drawn from the same stream");
     }
 
     #[test]

@@ -8,6 +8,7 @@ use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
 
 use super::calculations::draw_calculation;
+use super::crowds::RETRIES;
 use super::driver::{Call, Done};
 use super::inputs::{InputShape, draw_input};
 use super::load::Shared;
@@ -78,7 +79,9 @@ impl Shared {
         if !self.driver.ensure_session(tenant, client, &self.shelf, instance).await {
             return;
         }
-        let story = Story { shared: self, tenant, instance, intended_ns, hangs_up: planned.hangs_up };
+        let gives_up = planned.index.is_multiple_of(2) && self.manners.shows(&self.manners.hang_up);
+        let hangs_up = planned.hangs_up || gives_up;
+        let story = Story { shared: self, tenant, instance, intended_ns, hangs_up };
         match planned.kind {
             Kind::ReadForecast => story.read_forecast(client, &mut rng).await,
             Kind::ListForecasts => story.read(client, F::ForecastList, "/v1/forecasts", None).await,
@@ -132,6 +135,17 @@ impl Story<'_> {
             request = request.with_id(id);
         }
         let args = Args { id: id.map(str::to_owned), ..Args::default() };
+        let manners = &self.shared.manners;
+        for _ in 0..RETRIES {
+            if !manners.shows(&manners.retry) {
+                break;
+            }
+            let hasty = Story { hangs_up: true, ..*self };
+            let done = self.shared.driver.call(hasty.call(client, f, request.clone(), args.clone())).await;
+            if done.exchange.answer().is_some() {
+                break;
+            }
+        }
         let done = self.shared.driver.call(self.call(client, f, request, args)).await;
         forget_refused_session(client, &done);
         Some(done)
@@ -302,7 +316,8 @@ impl Story<'_> {
     /// was lost. Gives the first success, else the last answer.
     async fn post(&self, client: &mut LogicalClient, f: F, request: Request, args: Args, rng: &mut ChaCha8Rng) -> Done {
         let spec = &self.shared.spec;
-        let concurrently = chance(rng, spec.concurrent_repeat_share);
+        let manners = &self.shared.manners;
+        let concurrently = chance(rng, spec.concurrent_repeat_share) || manners.shows(&manners.duplicate);
         let again = chance(rng, spec.repeat_share);
         let first = self.call(client, f, request, args);
         let mut repeat = first.clone();
@@ -336,7 +351,7 @@ impl Story<'_> {
     }
 
     /// A new session by password; the old one is logged out, so that its token becomes a revoked one.
-    async fn log_in_again(&self, client: &mut LogicalClient) -> Option<Done> {
+    pub(super) async fn log_in_again(&self, client: &mut LogicalClient) -> Option<Done> {
         let old = client.session.clone();
         let driver = &self.shared.driver;
         let done = driver.login(self.tenant, client, self.instance, Some(self.intended_ns)).await;

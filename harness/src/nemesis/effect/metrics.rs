@@ -39,7 +39,7 @@ impl Counter {
     }
 
     /// As [`Self::read`], with what stands behind the point.
-    async fn read_exact(&self) -> Result<f64> {
+    pub(super) async fn read_exact(&self) -> Result<f64> {
         let mut sum = 0.0;
         for base in &self.bases {
             let answer =
@@ -49,7 +49,7 @@ impl Counter {
         Ok(sum)
     }
 
-    fn source(&self) -> String {
+    pub(super) fn source(&self) -> String {
         format!("{}{{{}}}", self.metric, self.label)
     }
 }

@@ -9,12 +9,14 @@ use nogo_faults::BoxFuture;
 use nogo_invariants::history::{Proof, ProofKind};
 
 mod metrics;
+mod rates;
 mod readiness;
 mod stores;
 mod strangers;
 mod workers;
 
 pub use metrics::{Counter, CounterRises, SilentReplica, SlowMean};
+pub use rates::{Exceeds, Measure};
 pub use readiness::{Readiness, Unwell};
 pub use stores::{AndStreaming, Asked, KeysLost};
 pub use strangers::{ClockSeen, NewConnection, SlowAnswers};

@@ -2,6 +2,7 @@
 //!
 //! One file for each family of the catalogue; here only the choice by name.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -15,6 +16,7 @@ use super::effect::EffectProbe;
 use crate::environment::topology::Topology;
 use crate::workload::Load;
 
+mod client;
 mod network;
 mod placebo;
 mod postgres;
@@ -49,7 +51,7 @@ pub struct Site<'a> {
     /// The running system.
     pub topology: &'a Topology,
     /// The load, for baits.
-    pub load: &'a Load,
+    pub load: &'a Arc<Load>,
     /// Read-only connections past every proxy.
     pub reader: &'a PgPool,
 }
@@ -67,6 +69,7 @@ pub async fn plant(site: &Site<'_>) -> Result<Planted> {
         Family::Redis => redis::plant(row, radius, site).await,
         Family::Process => process::plant(row, radius, site).await,
         Family::Network => network::plant(row, radius, site).await,
+        Family::Client => client::plant(row, radius, site).await,
         Family::Placebo => placebo::placebo(row, radius, site),
     }
 }
