@@ -21,7 +21,7 @@ use super::engine::ServerProcess;
 use super::file_digest::sha256_of_file;
 use super::free_port::free_port;
 use super::log_tail::log_tail;
-use super::process_tree::{continue_below, kill_tree, stands_still_below, stop_below, working_below};
+use super::process_tree::{continue_below, end_postgres, kill_tree, stands_still_below, stop_below, working_below};
 use super::registration::Registration;
 use super::replication::ReplicationSource;
 use super::servers::POSTGRES_ADMIN;
@@ -344,6 +344,9 @@ impl Inner {
     }
 
     fn remove(&self) -> Result<()> {
+        if let Ok(identity) = self.identity() {
+            end_postgres(identity);
+        }
         self.kill()?;
         volume::unmount_below(&self.folder)?;
         match fs::remove_dir_all(&self.folder) {

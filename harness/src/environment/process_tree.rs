@@ -16,6 +16,28 @@ use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 /// milliseconds, writing back a loaded disk may hold one up.
 const GONE_LIMIT: Duration = Duration::from_secs(10);
 
+/// Time that a server which was asked to end may take. PostgreSQL itself kills those of its children that do not
+/// go, after 5 s.
+const ASKED_LIMIT: Duration = Duration::from_secs(7);
+
+/// Where `leader` is a PostgreSQL server: asks it to end at once, and waits until it has, for some seconds at most.
+/// It alone removes the memory that it shares outside its folder (a System V segment, files in `/dev/shm`), which a
+/// kill leaves on the host for good. Whatever is left is to be killed. Whether it has ended. Blocks.
+pub fn end_postgres(leader: ProcessIdentity) -> bool {
+    let name = fs::read_to_string(format!("/proc/{}/comm", leader.pid)).unwrap_or_default();
+    if !leader.alive() || name.trim_end() != "postgres" {
+        return false;
+    }
+    signal(leader, Signal::QUIT);
+    // One that stands still hears it when it goes on.
+    signal(leader, Signal::CONT);
+    let deadline = Instant::now() + ASKED_LIMIT;
+    while leader.alive() && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    !leader.alive()
+}
+
 /// Sends `signal` to the process if it is still this one.
 pub fn signal(identity: ProcessIdentity, signal: Signal) {
     if let Some(pid) = raw_pid(identity) {

@@ -20,7 +20,7 @@ use tokio::time::Instant;
 
 use super::clock_library::forget_clock;
 use super::docker_connection;
-use super::process_tree::{kill_tree, place, working_below};
+use super::process_tree::{end_postgres, kill_tree, place, working_below};
 use super::registration::{
     LABEL_OWNER_PID, LABEL_OWNER_PLACE, LABEL_OWNER_START, LABEL_RUN, RunRecord, SCRATCH_PREFIX, SCRATCH_RECORD,
     group_prefix, read_record, runs_folder,
@@ -141,7 +141,9 @@ fn remove_run(file: &Path, record: &RunRecord, swept: &mut Swept) {
     let recorded = record.processes.values().copied();
     let same_place = record.place == place();
     let recorded = recorded.filter(|identity| same_place && identity.alive());
-    for identity in recorded.chain(working_below(&record.scratch)).collect::<Vec<_>>() {
+    let recorded: Vec<_> = recorded.collect();
+    swept.processes.extend(recorded.iter().filter(|leader| end_postgres(**leader)).map(|leader| leader.pid));
+    for identity in recorded.into_iter().chain(working_below(&record.scratch)).collect::<Vec<_>>() {
         if !identity.alive() {
             continue;
         }

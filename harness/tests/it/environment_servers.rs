@@ -5,7 +5,7 @@ use nogo_harness::environment::process_tree::working_below;
 use redis::AsyncCommands as _;
 use sqlx::{Connection as _, PgConnection};
 
-use crate::environment_world::World;
+use crate::environment_world::{World, shared_memory_below, still_shared};
 
 async fn committed_rows_survive_a_kill(engine: &dyn Engine) {
     let spec = PostgresSpec { max_connections: 33, ..PostgresSpec::default() };
@@ -108,4 +108,10 @@ async fn a_dropped_server_leaves_nothing() {
     assert_eq!(working_below(world.run.scratch()).len(), 1);
     drop(redis);
     assert!(working_below(world.run.scratch()).is_empty());
+    let postgres = world.process_engine().start_postgres(&PostgresSpec::default()).await.unwrap();
+    let shared = shared_memory_below(world.run.scratch());
+    assert!(still_shared(&shared).len() > 1, "a file and a segment: {shared:?}");
+    drop(postgres);
+    assert!(working_below(world.run.scratch()).is_empty());
+    assert_eq!(still_shared(&shared), [""; 0]);
 }

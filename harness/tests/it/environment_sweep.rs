@@ -15,7 +15,7 @@ use nogo_harness::environment::sweep::sweep;
 use nogo_harness::environment::volume::{may_mount, mounted_below};
 use testcontainers::bollard::query_parameters::ListContainersOptions;
 
-use crate::environment_world::{World, engine_for, run_id};
+use crate::environment_world::{World, engine_for, run_id, shared_memory_below, still_shared};
 
 const OWNER_ENGINE: &str = "NOGO_TEST_OWNER_ENGINE";
 const OWNER_STORE: &str = "NOGO_TEST_OWNER_STORE";
@@ -111,6 +111,8 @@ async fn process_servers_of_a_killed_owner_are_swept() {
 
     owner.kill();
     assert!(!working_below(&scratch).is_empty(), "SIGKILL leaves the servers behind");
+    let shared = shared_memory_below(&scratch);
+    assert!(still_shared(&shared).len() > 1, "a file and a segment: {shared:?}");
     let swept = sweep(&world.store).await.unwrap();
     assert!(swept.runs.contains(&owner.run), "{swept:?}");
     assert!(swept.processes.len() > 1, "{swept:?}");
@@ -121,6 +123,7 @@ async fn process_servers_of_a_killed_owner_are_swept() {
     assert!(swept.left.is_empty(), "{swept:?}");
     assert!(working_below(&scratch).is_empty());
     assert!(!scratch.exists());
+    assert_eq!(still_shared(&shared), [""; 0]);
     let records: Vec<_> = std::fs::read_dir(runs_folder(&world.store)).unwrap().collect();
     assert_eq!(records.len(), 1, "only the record of the test's own run stays");
     assert!(world.run.scratch().exists());
