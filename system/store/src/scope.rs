@@ -82,7 +82,7 @@ impl TenantScope {
         Ok(TenantTx { lease, tenant_id: self.tenant_id })
     }
 
-    /// The rows of a reading function, or of one that writes under a fence, so that running it again changes nothing
+    /// The rows of a reading function, or of one that writes under a fence or a key, so that running it again changes nothing
     /// more: one trip, and no setting of it outlasts the statement. `statement`
     /// gives it `$1` as the tenant, which is bound here, from this scope and nothing else; `arguments`
     /// binds `$2` and what follows. Safe to cancel.
