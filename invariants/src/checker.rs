@@ -32,6 +32,15 @@ pub struct Case<'a> {
     pub rows: Rows<'a>,
 }
 
+impl Case<'_> {
+    /// Whether a fault lay between two instants that may cost a worker its lease, and a job its attempts.
+    pub(crate) fn may_cost_a_lease(&self, from_ns: u64, to_ns: u64) -> bool {
+        let keeping = &self.evidence.manifest.settings.lease_keeping_faults;
+        let takes = |kind: &str| !keeping.iter().any(|keeping| keeping == kind);
+        self.timeline.windows.iter().any(|window| takes(window.kind) && window.disturbs(from_ns, to_ns))
+    }
+}
+
 /// A law as code.
 pub trait Checker {
     /// Its id: `area.law`.

@@ -52,6 +52,9 @@ pub struct Settings {
     pub fifo_tolerance_ms: u64,
     /// Kinds of fault that hold locks, under which a claim may pass over a locked job.
     pub lock_holding_faults: Vec<String>,
+    /// Kinds of fault that cost no worker its lease or a job its attempts: they excuse neither. A clock may be wrong, since
+    /// leases and deadlines are the database's; who is asked to go finishes or hands back.
+    pub lease_keeping_faults: Vec<String>,
     /// Largest share of errors in a phase, per cent.
     pub errors_percent_max: u64,
     /// Largest p95 outside fault windows, milliseconds.
@@ -72,6 +75,7 @@ impl Default for Settings {
             terminal_bound_ms: 30_000,
             fifo_tolerance_ms: 1_500,
             lock_holding_faults: vec!["pool_exhaustion".to_owned()],
+            lease_keeping_faults: ["clock_skew", "clock_step", "worker_drain"].map(str::to_owned).to_vec(),
             errors_percent_max: 1,
             latency_p95_ms_max: 3_000,
             latency_samples_min: 100,

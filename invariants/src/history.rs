@@ -703,6 +703,9 @@ pub struct FaultEvent {
     /// With `planned`: longest stretch of the window in which nothing need succeed, milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outage_ms_max: Option<u64>,
+    /// With `planned`: longest time from its removal until all is well again, milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recover_ms_max: Option<u64>,
     /// For a reader.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,

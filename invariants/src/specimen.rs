@@ -171,6 +171,7 @@ impl Specimen {
                     proofs: kinds.iter().map(proof).collect(),
                     goodput_floor_percent: (state == FaultState::Planned).then_some(50),
                     outage_ms_max: (state == FaultState::Planned).then_some(1_500),
+                    recover_ms_max: (state == FaultState::Planned).then_some(15_000),
                     detail: None,
                 }));
             }

@@ -384,6 +384,15 @@ pub const ALL: &[Tamper] = &[
     tamper("what a fault took away stays away when it is over", &["faults.landed"], "outage_too_long", |s| {
         all_are_refused(s, 33_900_000_000..35_500_000_000);
     }),
+    tamper("what a fault hurt is never seen to be well again", &["faults.landed"], "not_recovered_in_time", |s| {
+        for event in &mut s.history {
+            if let Event::Fault(fault) = event
+                && (fault.id.as_str(), fault.state) == ("F2", FaultState::Recovered)
+            {
+                fault.state = FaultState::Observed;
+            }
+        }
+    }),
 ];
 
 /// Whatever succeeded within these times is refused.

@@ -65,6 +65,7 @@ impl Nemesis {
             let mut event = event(&named(index, step), FaultState::Planned, Vec::new(), None);
             event.goodput_floor_percent = tolerance.map(|bound| (bound.goodput_ratio_min * 100.0).round() as u64);
             event.outage_ms_max = tolerance.map(|bound| bound.outage_ms_max);
+            event.recover_ms_max = tolerance.map(|bound| bound.recover_ms_max);
             self.recorder.fault(event);
         }
     }
@@ -281,6 +282,7 @@ fn event(named: &Named<'_>, state: FaultState, proofs: Vec<Proof>, detail: Optio
         proofs,
         goodput_floor_percent: None,
         outage_ms_max: None,
+        recover_ms_max: None,
         detail,
     }
 }

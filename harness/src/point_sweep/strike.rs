@@ -236,6 +236,7 @@ impl<'a> Strike<'a> {
             proofs,
             goodput_floor_percent: None,
             outage_ms_max: None,
+            recover_ms_max: None,
             detail,
         });
     }

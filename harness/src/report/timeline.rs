@@ -196,6 +196,7 @@ mod tests {
                 proofs: Vec::new(),
                 goodput_floor_percent: None,
                 outage_ms_max: None,
+                recover_ms_max: None,
                 detail: None,
             })
         };

@@ -2,12 +2,13 @@
 //!
 //! A fault counts as landed with a control proof and an effect proof, both seen while it was
 //! installed, and as recovered with a proof of that. Anything less makes the run inconclusive. The
-//! goodput floor and the longest outage that a fault declares are laws: refusing everybody is no way to pass.
+//! goodput floor and the longest outage that a fault declares are laws, and so is the time to recover: refusing
+//! everybody is no way to pass, and neither is staying down when what was broken is whole again.
 
 use std::collections::BTreeSet;
 
 use crate::checker::{Breach, Case, Checker, Finding};
-use crate::history::{F, FaultEvent, FaultState, Phase, ProofKind};
+use crate::history::{F, FaultEvent, FaultState, Phase, Proof, ProofKind};
 use crate::timeline::{Op, Window};
 
 /// Operations in a window below which its goodput says nothing.
@@ -22,7 +23,7 @@ impl Checker for FaultsLanded {
     }
 
     fn what(&self) -> &'static str {
-        "every requested fault was observed by control and by effect, recovered, left its goodput floor, and stopped nothing for too long"
+        "every requested fault was observed by control and by effect, recovered in time, left its goodput floor, and stopped nothing for too long"
     }
 
     fn check(&self, case: &Case<'_>) -> Finding {
@@ -34,6 +35,7 @@ impl Checker for FaultsLanded {
                 Ok(at_ns) => {
                     landed.insert(kind);
                     found.saw("landed", &case.timeline, at_ns, kind);
+                    judge_recovery(case, id, events, &mut found);
                 }
                 Err(reason) => found.unknown(format!("{id} {kind}: {reason}")),
             }
@@ -65,10 +67,7 @@ fn landing(events: &[&FaultEvent]) -> Result<u64, String> {
     }
     let installed = first(FaultState::Installed).ok_or("was never installed")?;
     let removed = first(FaultState::Removed).ok_or("was never removed")?;
-    let recovered = first(FaultState::Recovered).ok_or("was never seen to be over")?;
-    let holds = |event: &FaultEvent, kind| {
-        event.proofs.iter().any(|proof| proof.kind == kind && proof.holds && !proof.source.is_empty())
-    };
+    let holds = |event: &FaultEvent, kind| event.proofs.iter().any(|proof| proof.kind == kind && shows(proof));
     let within = |event: &&&FaultEvent| {
         event.state == FaultState::Observed && (installed.t_ns..=removed.t_ns).contains(&event.t_ns)
     };
@@ -78,10 +77,35 @@ fn landing(events: &[&FaultEvent]) -> Result<u64, String> {
         let proof = observed.iter().find(|event| holds(event, kind));
         bitten_ns.push(proof.ok_or(format!("has no {name} proof from within its window"))?.t_ns);
     }
-    if !holds(recovered, ProofKind::Recovery) {
-        return Err("has no proof of recovery".to_owned());
-    }
     Ok(bitten_ns.into_iter().max().unwrap_or(installed.t_ns))
+}
+
+fn shows(proof: &Proof) -> bool {
+    proof.holds && !proof.source.is_empty()
+}
+
+/// What was hurt is well again within the time that the fault declares, counted from when it was undone. A fault that
+/// declares none, one that stood beside another, and a run that was cut short say nothing.
+fn judge_recovery(case: &Case<'_>, id: &str, events: &[&FaultEvent], found: &mut Finding) {
+    let first = events[0];
+    let recovered = events.iter().find(|event| event.state == FaultState::Recovered);
+    if let Some(recovered) = recovered {
+        if !recovered.proofs.iter().any(|proof| proof.kind == ProofKind::Recovery && shows(proof)) {
+            found.unknown(format!("{id} {}: has no proof of recovery", first.kind));
+        }
+        return;
+    }
+    let window = case.timeline.windows.iter().find(|window| window.id == id);
+    let alone = window.filter(|window| !case.timeline.windows.iter().any(|other| window.overlaps(other)));
+    let bound_ms = events.iter().find_map(|event| event.recover_ms_max);
+    let (Some(window), Some(bound_ms), false) = (alone, bound_ms, case.evidence.manifest.partial) else {
+        found.unknown(format!("{id} {}: was never seen to be over", first.kind));
+        return;
+    };
+    let what =
+        format!("{id} {} was undone at {}, and what it hurt did not become well again", first.kind, first.target);
+    let breach = Breach::new("not_recovered_in_time", what, format!("well within {bound_ms} ms"), "not well");
+    found.breach(breach.at(window.end_ns).line(first.i));
 }
 
 /// Operations of the load that were meant to be answered: not those that a client gave up, nor the probes.

@@ -86,7 +86,7 @@ fn agree(job: &JobRow, forecast: &ForecastRow) -> bool {
 fn judge_failure(case: &Case<'_>, row: &ForecastRow, tenant: &str, requested_ns: u64, found: &mut Finding) {
     let code = row.error_code.as_deref().unwrap_or("none");
     let ended_ns = row.finished_us.map_or(case.timeline.last_ns, |at| case.timeline.run_clock_ns(at));
-    let disturbed = case.timeline.windows.iter().any(|window| window.disturbs(requested_ns, ended_ns));
+    let disturbed = case.may_cost_a_lease(requested_ns, ended_ns);
     let is_of_input = code == crate::model::AMOUNT_OUT_OF_RANGE;
     if is_of_input || (disturbed && GAVE_UP.contains(&code)) {
         found.saw("failed", &case.timeline, ended_ns, code);

@@ -292,6 +292,41 @@ fn a_claim_out_of_turn_under_held_locks_is_excused() {
 }
 
 #[test]
+fn a_lease_that_is_lost_under_a_fault_which_takes_none_is_not_excused() {
+    let mut specimen = Specimen::clean();
+    specimen.manifest.settings.lease_keeping_faults = vec!["redis_loss".to_owned()];
+    assert_clean(specimen.clone());
+    specimen.manifest.settings.lease_keeping_faults = vec!["worker_crash".to_owned()];
+    assert_eq!(answer_of(&specimen, "queue.completed_once"), Answer::Violated);
+    assert_eq!(answer_of(&specimen, "queue.no_lost_jobs"), Answer::Violated, "out of attempts under it");
+}
+
+#[test]
+fn a_fault_that_was_never_seen_to_be_over_says_nothing_where_no_time_was_declared_or_the_run_was_cut_short() {
+    let never_over = |specimen: &mut Specimen| {
+        for event in &mut specimen.history {
+            if let Event::Fault(fault) = event
+                && fault.state == FaultState::Recovered
+            {
+                fault.state = FaultState::Observed;
+            }
+        }
+    };
+    let mut declared = Specimen::clean();
+    never_over(&mut declared);
+    assert_eq!(answer_of(&declared, "faults.landed"), Answer::Violated);
+    let mut undeclared = declared.clone();
+    for event in &mut undeclared.history {
+        if let Event::Fault(fault) = event {
+            fault.recover_ms_max = None;
+        }
+    }
+    assert_eq!(answer_of(&undeclared, "faults.landed"), Answer::Unknown);
+    declared.manifest.partial = true;
+    assert_eq!(answer_of(&declared, "faults.landed"), Answer::Unknown);
+}
+
+#[test]
 fn a_checker_that_panics_is_unknown() {
     struct Broken;
     impl nogo_invariants::Checker for Broken {
