@@ -169,6 +169,9 @@ pub struct MutantsArgs {
     /// Only check that every patch still applies.
     #[arg(long)]
     pub check: bool,
+    /// Leave out the second run of a bug that needs a fault, under the milder one that its row names.
+    #[arg(long)]
+    pub skip_milder: bool,
     /// Engine for PostgreSQL and Redis.
     #[arg(long, value_enum, env = "NOGO_ENGINE", default_value = "auto")]
     pub engine: EngineChoice,

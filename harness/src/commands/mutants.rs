@@ -11,8 +11,8 @@ use nogo_harness::mutants::trial::{Bench, Fate, Trial};
 
 /// Tries the mutants, or with `--check` only whether their patches apply.
 ///
-/// Exit 0: each was killed by the expected law, or masked as its row says. 1: one survived or was killed otherwise.
-/// 2: a patch does not apply or does not build. 3: a run gave no answer.
+/// Exit 0: each was killed by the expected law, and not under its milder fault, or masked as its row says. 1: one survived,
+/// was killed otherwise, or was revealed by the milder fault already. 2: a patch does not apply or does not build. 3: a run gave no answer.
 pub async fn mutants(cli: &Cli, args: &MutantsArgs) -> Result<ExitCode> {
     let workspace = workspace_root();
     let dir = if args.dir.is_absolute() || args.dir.is_dir() { args.dir.clone() } else { workspace.join(&args.dir) };
@@ -27,6 +27,7 @@ pub async fn mutants(cli: &Cli, args: &MutantsArgs) -> Result<ExitCode> {
         engine: clap::ValueEnum::to_possible_value(&args.engine)
             .map_or_else(String::new, |value| value.get_name().to_owned()),
         seed: args.seed,
+        tries_milder: !args.skip_milder,
     };
     let mut trials = Vec::new();
     for (index, mutant) in catalogue.mutants.iter().enumerate() {
@@ -62,13 +63,18 @@ fn check(scratch: &Scratch, catalogue: &Catalogue) -> ExitCode {
 fn line(trial: &Trial) -> String {
     let violated = if trial.violated.is_empty() { "none".to_owned() } else { trial.violated.join(", ") };
     let code = trial.exit_code.map_or("-".to_owned(), |code| code.to_string());
+    let words = match (&trial.milder, trial.fate) {
+        (Some(milder), Fate::RevealedAlready) => format!("revealed already by {}", milder.fault),
+        _ => trial.fate.words().to_owned(),
+    };
     let mut line = format!(
-        "{:<34} {:<26} expected {:<24} violated {violated}; exit {code}, {} s",
-        trial.id,
-        trial.fate.words(),
-        trial.expected,
-        trial.seconds
+        "{:<36} {words:<36} expected {:<24} violated {violated}; exit {code}, {} s",
+        trial.id, trial.expected, trial.seconds
     );
+    if let Some(milder) = &trial.milder {
+        let violated = if milder.violated.is_empty() { "nothing".to_owned() } else { milder.violated.join(", ") };
+        line.push_str(&format!("\n    under {} violated {violated}", milder.fault));
+    }
     if !trial.detail.is_empty() {
         line.push_str("\n    ");
         line.push_str(&trial.detail);
@@ -81,10 +87,11 @@ fn summary(trials: &[Trial]) {
     let mut seconds: Vec<u64> = trials.iter().map(|trial| trial.seconds).collect();
     seconds.sort_unstable();
     output::line(format!(
-        "{} of {} killed by the expected law, {} killed otherwise, {} masked, {} survived, {} inconclusive, {} not built or applied; median {} s",
+        "{} of {} killed by the expected law, {} killed otherwise, {} revealed already by a milder fault, {} masked, {} survived, {} inconclusive, {} not built or applied; median {} s",
         count(Fate::Killed),
         trials.len(),
         count(Fate::KilledOtherwise),
+        count(Fate::RevealedAlready),
         count(Fate::Masked),
         count(Fate::Survived),
         count(Fate::Inconclusive),
@@ -97,7 +104,7 @@ fn ending(trials: &[Trial]) -> ExitCode {
     let any = |fates: &[Fate]| trials.iter().any(|trial| fates.contains(&trial.fate));
     if any(&[Fate::DoesNotApply, Fate::DoesNotBuild]) {
         ExitCode::Usage
-    } else if any(&[Fate::Survived, Fate::KilledOtherwise]) {
+    } else if any(&[Fate::Survived, Fate::KilledOtherwise, Fate::RevealedAlready]) {
         ExitCode::Violated
     } else if any(&[Fate::Inconclusive]) {
         ExitCode::Inconclusive

@@ -7,6 +7,10 @@ use serde::Deserialize;
 
 use crate::exit_code::{EndsWith, ExitCode};
 use crate::judgement::SWEEP_OF;
+use nogo_faults::catalogue;
+
+/// What stands for a load without any fault.
+const NO_FAULT: &str = "none";
 
 /// One planted bug.
 #[derive(Debug, Clone, Deserialize)]
@@ -23,6 +27,12 @@ pub struct Mutant {
     /// Fault without which the bug does not show; `none` where the load alone reveals it; `sweep/STORY` where only the
     /// sweep of that story strikes the point at which it shows.
     pub fault: String,
+    /// The fault's victim, where only harm to that one shows the bug; drawn from the seed where none is named.
+    #[serde(default)]
+    pub target: Option<String>,
+    /// A milder fault of the same kind, under which it must not show; `none` for the load without any.
+    #[serde(default)]
+    pub milder: Option<String>,
     /// Where another defence is known to hide the bug: that defence. Survival then counts as masked.
     #[serde(default)]
     pub masked_by: Option<String>,
@@ -33,6 +43,36 @@ impl Mutant {
     #[must_use]
     pub fn story(&self) -> Option<&str> {
         self.fault.strip_prefix(SWEEP_OF)
+    }
+
+    /// The milder fault with its victim: the row's own, if that fault can be done to it.
+    #[must_use]
+    pub fn milder_at(&self) -> Option<(&str, Option<&str>)> {
+        let milder = self.milder.as_deref()?;
+        let can_be_victim = |target: &&str| catalogue::find(milder).is_some_and(|row| row.targets.contains(target));
+        Some((milder, self.target.as_deref().filter(can_be_victim)))
+    }
+
+    /// What is wrong with the row's faults and victim.
+    fn problems(&self) -> Vec<String> {
+        let is_suite = self.story().is_none() && self.fault != NO_FAULT;
+        let named = if is_suite { self.fault.split(',').collect() } else { Vec::new() };
+        let milder = self.milder.as_deref().filter(|milder| *milder != NO_FAULT);
+        let unknown = named.iter().copied().chain(milder).filter(|name| catalogue::find(name).is_none());
+        let mut problems: Vec<String> =
+            unknown.map(|name| format!("{}: there is no fault '{name}'", self.id)).collect();
+        if !is_suite && self.milder.is_some() {
+            problems.push(format!("{} names a milder fault and needs none", self.id));
+        }
+        if self.milder.as_deref() == Some(self.fault.as_str()) {
+            problems.push(format!("{}: '{}' is no milder than itself", self.id, self.fault));
+        }
+        if let Some(target) = &self.target
+            && !matches!(named[..], [name] if catalogue::find(name).is_some_and(|row| row.targets.contains(&target.as_str())))
+        {
+            problems.push(format!("{}: {} cannot hurt '{target}'", self.id, self.fault));
+        }
+        problems
     }
 }
 
@@ -57,7 +97,7 @@ impl Catalogue {
     ///
     /// # Errors
     /// A usage error for a missing table, an unknown key (with its line), a patch without a row, a row without a
-    /// patch, or an id that is not in the table.
+    /// patch, a fault or victim that does not exist, or an id that is not in the table.
     pub fn read(dir: &Path, ids: &[String]) -> Result<Self> {
         let path = dir.join("catalogue.toml");
         let text = std::fs::read_to_string(&path).map_err(|error| {
@@ -73,6 +113,7 @@ impl Catalogue {
             if !dir.join(format!("{}.patch", mutant.id)).is_file() {
                 problems.push(format!("{} has a row but no {}.patch", mutant.id, mutant.id));
             }
+            problems.append(&mut mutant.problems());
         }
         for entry in std::fs::read_dir(dir).with_context(|| format!("list {}", dir.display()))? {
             let name = entry?.file_name().to_string_lossy().into_owned();
@@ -129,6 +170,46 @@ mod tests {
         let row = |fault: &str| toml::from_str::<Table>(&ROW.replace("none", fault)).unwrap().mutant.remove(0);
         assert_eq!(row("sweep/refresh").story(), Some("refresh"));
         assert_eq!(row("worker-crash").story(), None);
+    }
+
+    #[test]
+    fn a_milder_fault_hurts_the_same_victim_where_it_can() {
+        let row = |more: &str| toml::from_str::<Table>(&format!("{ROW}{more}").replace("'none'", "'partition'"));
+        let row = |more: &str| row(more).unwrap().mutant.remove(0);
+        assert_eq!(row("").milder_at(), None);
+        let same = row("target = 'api-1-redis'\nmilder = 'link-latency'\n");
+        assert_eq!(same.milder_at(), Some(("link-latency", Some("api-1-redis"))));
+        let other = row("target = 'api-1-redis'\nmilder = 'redis-loss'\n");
+        assert_eq!(other.milder_at(), Some(("redis-loss", None)));
+    }
+
+    #[test]
+    fn a_row_must_name_faults_and_victims_that_there_are() {
+        let problems = |fault: &str, more: &str| {
+            let text = format!("{ROW}{more}").replace("fault = 'none'", &format!("fault = '{fault}'"));
+            toml::from_str::<Table>(&text).unwrap().mutant.remove(0).problems().join("; ")
+        };
+        for (fault, more) in [
+            ("redis-flush", ""),
+            ("redis-flush", "milder = 'none'"),
+            ("redis-flush,worker-crash", "milder = 'redis-flush'"),
+            ("partition", "target = 'api-1-redis'"),
+            ("sweep/forecast", ""),
+            ("none", ""),
+        ] {
+            assert_eq!(problems(fault, more), "", "{fault} {more}");
+        }
+        for (fault, more, wrong) in [
+            ("redis-flsh", "", "no fault 'redis-flsh'"),
+            ("redis-flush", "milder = 'redis-slw'", "no fault 'redis-slw'"),
+            ("redis-flush", "milder = 'redis-flush'", "no milder than itself"),
+            ("none", "milder = 'redis-slow'", "needs none"),
+            ("sweep/forecast", "milder = 'none'", "needs none"),
+            ("partition", "target = 'redis'", "cannot hurt 'redis'"),
+            ("none", "target = 'redis'", "cannot hurt 'redis'"),
+        ] {
+            assert!(problems(fault, more).contains(wrong), "{fault} {more}: {}", problems(fault, more));
+        }
     }
 
     #[test]

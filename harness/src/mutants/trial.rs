@@ -1,25 +1,22 @@
 //! One planted bug: patch, build, a short suite that stops at the kill, and what came of it.
+//!
+//! A bug that needs a fault has a second run where its row names a milder one: there no law may be violated, else the
+//! row's fault is not what reveals it.
 
 use std::path::{Path, PathBuf};
-use std::process::{Output, Stdio};
+use std::process::Stdio;
 
 use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum as _;
 use serde::Serialize;
-use serde_json::Value;
 use tokio::process::Command;
 
 use super::catalogue::{Catalogue, Mutant};
 use super::scratch::Scratch;
+use super::suite_run::{Shown, SuiteRun, last_words};
 use crate::environment::system_binary;
 use crate::exit_code::ExitCode;
 use crate::point_sweep::{Story, SweepResults};
-use nogo_faults::catalogue;
-
-/// Seconds of load under one mutant without faults: enough for every law to have a chance.
-const LOAD_S_CALM: u64 = 25;
-/// Seconds of load under one mutant with one fault window.
-const LOAD_S_FAULT: u64 = 32;
 
 /// What came of a planted bug.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -29,6 +26,8 @@ pub enum Fate {
     Killed,
     /// Another law was violated, that one not: noticed, not diagnosed.
     KilledOtherwise,
+    /// The law named in the table was violated, and under the milder fault that it names one was violated too.
+    RevealedAlready,
     /// Every law held, and the table names the defence that hides it.
     Masked,
     /// Every law held.
@@ -47,6 +46,7 @@ impl Fate {
         match self {
             Fate::Killed => "killed by the expected law",
             Fate::KilledOtherwise => "killed otherwise",
+            Fate::RevealedAlready => "revealed already",
             Fate::Masked => "masked",
             Fate::Survived => "survived",
             Fate::Inconclusive => "inconclusive",
@@ -71,20 +71,25 @@ pub struct Trial {
     pub exit_code: Option<u8>,
     /// Id of the run in the store, where it ran.
     pub run: Option<String>,
+    /// The run under the milder fault, where there was one.
+    pub milder: Option<MilderRun>,
     /// Seconds for patch, build and suite.
     pub seconds: u64,
     /// What went wrong, where something did.
     pub detail: String,
 }
 
-impl Trial {
-    /// Keeps the last words of a program whose run gave no answer.
-    fn say_why(&mut self, output: &Output) {
-        if self.fate == Fate::Inconclusive {
-            let stderr = String::from_utf8_lossy(&output.stderr);
-            self.detail = stderr.lines().rev().take(3).collect::<Vec<_>>().join(" | ");
-        }
-    }
+/// The record of the second run of a bug that was killed.
+#[derive(Debug, Clone, Serialize)]
+pub struct MilderRun {
+    /// The fault, or `none`.
+    pub fault: String,
+    /// Laws violated; none where the bug stays unseen, as it should.
+    pub violated: Vec<String>,
+    /// Exit code of the suite.
+    pub exit_code: Option<u8>,
+    /// Id of the run in the store.
+    pub run: Option<String>,
 }
 
 /// How trials are run.
@@ -98,6 +103,8 @@ pub struct Bench {
     pub engine: String,
     /// Seed of every run.
     pub seed: u64,
+    /// Whether a bug that was killed is tried under its milder fault too.
+    pub tries_milder: bool,
 }
 
 impl Bench {
@@ -114,6 +121,7 @@ impl Bench {
             violated: Vec::new(),
             exit_code: None,
             run: None,
+            milder: None,
             seconds: 0,
             detail: String::new(),
         };
@@ -150,35 +158,33 @@ impl Bench {
         if let Some(story) = mutant.story() {
             return self.sweep(binary, mutant, story, trial).await;
         }
-        let faults = mutant.fault.as_str();
-        if faults != "none" && faults.split(',').any(|name| catalogue::find(name).is_none()) {
-            bail!("{}: the table asks for an unknown fault '{faults}'", mutant.id);
+        let target = mutant.target.as_deref();
+        let suite = SuiteRun::of(self, binary, &mutant.fault, target).await.context(mutant.id.clone())?;
+        trial.exit_code = suite.exit_code;
+        trial.run = suite.run_id();
+        trial.violated = suite.violated();
+        trial.fate = fate(mutant, suite.shown(), &trial.violated);
+        if trial.fate == Fate::Inconclusive {
+            trial.detail = suite.last_words;
         }
-        let load_s = if faults == "none" { LOAD_S_CALM } else { LOAD_S_FAULT };
-        let output = Command::new(&self.nogo)
-            .args(["--json", "--quiet", "--store"])
-            .arg(&self.store)
-            .args(["run", "smoke", "--fail-fast", "--engine", &self.engine, "--faults", faults])
-            .args(["--seed", &self.seed.to_string(), "--load-s", &load_s.to_string(), "--system-bin"])
-            .arg(binary)
-            .stdin(Stdio::null())
-            .output()
-            .await
-            .context("run the suite on the patched system")?;
-        let code = output.status.code().and_then(|code| u8::try_from(code).ok());
-        trial.exit_code = code;
-        let results: Value = serde_json::from_slice(&output.stdout).unwrap_or(Value::Null);
-        trial.run = results["run_id"].as_str().map(str::to_owned);
-        trial.violated = violated_laws(&results);
-        trial.fate = match code.and_then(ExitCode::from_number) {
-            Some(ExitCode::Violated) if trial.violated.contains(&mutant.law) => Fate::Killed,
-            Some(ExitCode::Violated) => Fate::KilledOtherwise,
-            Some(ExitCode::Held) => survivor(mutant),
-            // A short suite misses floors made for the whole one; whoever violates nothing in it has survived.
-            Some(ExitCode::Inconclusive) if only_floors_are_short(&results) => survivor(mutant),
-            _ => Fate::Inconclusive,
+        if trial.fate == Fate::Killed && self.tries_milder && mutant.milder.is_some() {
+            self.run_milder(binary, mutant, trial).await?;
+        }
+        Ok(())
+    }
+
+    /// The same load under the milder fault: what is revealed there did not need the row's fault.
+    async fn run_milder(&self, binary: &Path, mutant: &Mutant, trial: &mut Trial) -> Result<()> {
+        let Some((fault, target)) = mutant.milder_at() else {
+            return Ok(());
         };
-        trial.say_why(&output);
+        let suite = SuiteRun::of(self, binary, fault, target).await.context(mutant.id.clone())?;
+        trial.fate = fate_after_milder(suite.shown());
+        if trial.fate == Fate::Inconclusive {
+            trial.detail = format!("under {fault}: {}", suite.last_words);
+        }
+        let (violated, run) = (suite.violated(), suite.run_id());
+        trial.milder = Some(MilderRun { fault: fault.to_owned(), violated, exit_code: suite.exit_code, run });
         Ok(())
     }
 
@@ -204,13 +210,15 @@ impl Bench {
             trial.violated.sort();
             trial.violated.dedup();
         }
-        trial.fate = match trial.exit_code.and_then(ExitCode::from_number) {
-            Some(ExitCode::Violated) if trial.violated.contains(&mutant.law) => Fate::Killed,
-            Some(ExitCode::Violated) => Fate::KilledOtherwise,
-            Some(ExitCode::Held) => survivor(mutant),
-            _ => Fate::Inconclusive,
+        let shown = match trial.exit_code.and_then(ExitCode::from_number) {
+            Some(ExitCode::Violated) => Shown::Violation,
+            Some(ExitCode::Held) => Shown::Nothing,
+            _ => Shown::NoAnswer,
         };
-        trial.say_why(&output);
+        trial.fate = fate(mutant, shown, &trial.violated);
+        if trial.fate == Fate::Inconclusive {
+            trial.detail = last_words(&output.stderr);
+        }
         Ok(())
     }
 }
@@ -219,50 +227,57 @@ fn survivor(mutant: &Mutant) -> Fate {
     if mutant.masked_by.is_some() { Fate::Masked } else { Fate::Survived }
 }
 
-/// Whether nothing but floors keeps the laws from holding: each reason of each unknown law is a floor not reached.
-fn only_floors_are_short(results: &Value) -> bool {
-    let laws = results["laws"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let length = |value: &Value| value.as_array().map_or(0, Vec::len);
-    let short = |law: &Value| {
-        let floors = law["floors"].as_array().map(Vec::as_slice).unwrap_or_default();
-        floors.iter().filter(|floor| floor["seen"].as_u64() < floor["floor"].as_u64()).count()
-    };
-    !laws.is_empty()
-        && laws.iter().filter(|law| law["answer"] == "unknown").all(|law| length(&law["reasons"]) == short(law))
+/// What came of a bug, by what its run showed and by the laws violated in it.
+fn fate(mutant: &Mutant, shown: Shown, violated: &[String]) -> Fate {
+    match shown {
+        Shown::Violation if violated.contains(&mutant.law) => Fate::Killed,
+        Shown::Violation => Fate::KilledOtherwise,
+        Shown::Nothing => survivor(mutant),
+        Shown::NoAnswer => Fate::Inconclusive,
+    }
 }
 
-/// Ids of the laws that `results.json` calls violated.
-fn violated_laws(results: &Value) -> Vec<String> {
-    let laws = results["laws"].as_array().map(Vec::as_slice).unwrap_or_default();
-    laws.iter()
-        .filter(|law| law["answer"] == "violated")
-        .filter_map(|law| law["law"].as_str().map(str::to_owned))
-        .collect()
+/// The same for a bug that was killed, after its run under the milder fault.
+const fn fate_after_milder(shown: Shown) -> Fate {
+    match shown {
+        Shown::Violation => Fate::RevealedAlready,
+        Shown::Nothing => Fate::Killed,
+        Shown::NoAnswer => Fate::Inconclusive,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn only_violated_laws_are_named() {
-        let results = serde_json::json!({"laws": [
-            {"law": "a", "answer": "valid"}, {"law": "b", "answer": "violated"}, {"law": "c", "answer": "unknown"}
-        ]});
-        assert_eq!(violated_laws(&results), ["b"]);
-        assert!(violated_laws(&Value::Null).is_empty());
+    fn mutant(masked_by: Option<&str>) -> Mutant {
+        Mutant {
+            id: "a".to_owned(),
+            source: "s".to_owned(),
+            what: "w".to_owned(),
+            law: "auth.fails_closed".to_owned(),
+            fault: "redis-flush".to_owned(),
+            target: None,
+            milder: Some("redis-slow".to_owned()),
+            masked_by: masked_by.map(str::to_owned),
+        }
     }
 
     #[test]
-    fn a_missed_floor_is_told_from_any_other_reason_not_to_know() {
-        let law = |reasons: &[&str], seen: u64| {
-            serde_json::json!({"laws": [
-                {"law": "a", "answer": "unknown", "reasons": reasons, "floors": [{"seen": seen, "floor": 10}]}
-            ]})
-        };
-        assert!(only_floors_are_short(&law(&["9 seen, at least 10 needed"], 9)));
-        assert!(!only_floors_are_short(&law(&["the fault did not land"], 10)));
-        assert!(!only_floors_are_short(&law(&["9 seen, at least 10 needed", "the checker panicked"], 9)));
-        assert!(!only_floors_are_short(&Value::Null), "a run without results says nothing");
+    fn a_kill_names_the_law_of_the_table_and_anything_else_is_not_diagnosed() {
+        let law = |name: &str| [name.to_owned()];
+        let of = |shown, violated: &[String]| fate(&mutant(None), shown, violated);
+        assert_eq!(of(Shown::Violation, &law("auth.fails_closed")), Fate::Killed);
+        assert_eq!(of(Shown::Violation, &law("slo.errors")), Fate::KilledOtherwise);
+        assert_eq!(of(Shown::Nothing, &[]), Fate::Survived);
+        assert_eq!(of(Shown::NoAnswer, &[]), Fate::Inconclusive);
+        assert_eq!(fate(&mutant(Some("a defence")), Shown::Nothing, &[]), Fate::Masked);
+    }
+
+    #[test]
+    fn a_bug_that_a_milder_fault_reveals_is_not_killed_by_its_own() {
+        assert_eq!(fate_after_milder(Shown::Nothing), Fate::Killed);
+        assert_eq!(fate_after_milder(Shown::Violation), Fate::RevealedAlready);
+        assert_eq!(fate_after_milder(Shown::NoAnswer), Fate::Inconclusive);
     }
 }
