@@ -25,13 +25,14 @@ pub use client::{Crowd, Crowding};
 pub use fault::{BoxFuture, ControlError, Fault, FaultState, HealError, InstallError, Proof, ProofError, Tolerance};
 pub use harm::{Harm, Struck};
 pub use network::{
-    LinkHarm, LinkShows, LinksHurt, ProxySpec, ProxyView, Stream, ToxiClient, ToxiError, Toxic, ToxicView,
+    LinkHarm, LinkResets, LinkResetsConfig, LinkShows, LinksHurt, ProxySpec, ProxyView, Stream, ToxiClient, ToxiError,
+    Toxic, ToxicView,
 };
 pub use open_faults::{FaultId, HealReport, OpenFaults};
 pub use postgres::{
-    Deadlocks, DeadlocksConfig, DiskFull, HeldTransaction, HeldTransactionConfig, PoolExhaustion, PoolExhaustionConfig,
-    PostgresCrash, PostgresCrashLimits, ReplayPause, SerializationConfig, SerializationFailures, SlowStatement,
-    SlowStatementConfig, VolumeControl, VolumeUsage,
+    Deadlocks, DeadlocksConfig, DiskFull, HeldTransaction, HeldTransactionConfig, MaxConnections, MaxConnectionsConfig,
+    PoolExhaustion, PoolExhaustionConfig, PostgresCrash, PostgresCrashLimits, ReplayPause, SerializationConfig,
+    SerializationFailures, SlowStatement, SlowStatementConfig, VolumeControl, VolumeUsage,
 };
 pub use process::{
     AnyMoment, CLOCK_IS_RIGHT, ClockApart, ControlGroup, CpuStarved, DescriptorsExhausted, MemoryExhausted,

@@ -3,10 +3,12 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
+use nogo_faults::catalogue::Family;
 use nogo_faults::{ControlGroup, catalogue};
 
 use crate::environment::clock_library::clock_library;
 use crate::environment::engine::{Engine, EngineKind};
+use crate::environment::links::EXTERNAL_SERVER;
 use crate::exit_code::EndsWith;
 use crate::experiment::Experiment;
 
@@ -41,6 +43,13 @@ impl Experiment {
         }
     }
 
+    /// Whether a fault needs connections that are followed in their own language.
+    #[must_use]
+    pub fn follows_protocols(&self) -> bool {
+        let rows = self.faults.iter().filter_map(|name| catalogue::find(name));
+        rows.into_iter().any(|row| catalogue::family_of(row) == Family::Wire)
+    }
+
     fn asks_for(&self, fault: &str) -> bool {
         self.faults.iter().any(|name| name == fault)
     }
@@ -59,6 +68,12 @@ impl Experiment {
             }
         }
         self.clock_library()?;
+        if self.follows_protocols() && std::env::var(EXTERNAL_SERVER).is_ok_and(|address| !address.is_empty()) {
+            return Err(EndsWith::inconclusive(format!(
+                "the proxy server that {EXTERNAL_SERVER} names follows no protocol: leave it out for faults of single requests"
+            ))
+            .into());
+        }
         if self.asks_for(STARVES) {
             ControlGroup::can_be_made()
                 .map_err(|error| EndsWith::inconclusive(format!("fault '{STARVES}' cannot be done here: {error}")))?;

@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
+use nogo_faults::catalogue::Family;
 use nogo_faults::{DrawPlan, FaultChoice, FaultRow, ParamValue, Schedule, catalogue};
-use rand::Rng as _;
+use rand::{Rng as _, RngExt as _, SeedableRng as _};
+use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use crate::cli::RunArgs;
@@ -140,10 +142,24 @@ impl Experiment {
     }
 }
 
+/// Says instead of names that faults are to be drawn.
+const DRAWN: &str = "drawn";
+/// Load beyond the suite's own for one fault of each family, milliseconds.
+const DRAWN_MS_MORE: u64 = 40_000;
+
+/// One fault of each family, drawn from `key`.
+fn one_of_each_family(key: [u8; 32]) -> Vec<&'static FaultRow> {
+    let mut rng = ChaCha8Rng::from_seed(key);
+    let families = catalogue::families().filter(|(family, _)| *family != Family::Placebo);
+    families.map(|(_, rows)| &rows[rng.random_range(0..rows.len())]).collect()
+}
+
 /// The faults asked for by name, each once in a window drawn from `key`.
 fn drawn_schedule(args: &RunArgs, suite: &Suite, key: [u8; 32]) -> Result<(Vec<&'static FaultRow>, Schedule)> {
-    let faults = requested_faults(args.faults.as_deref(), suite)?;
-    let load_ms = args.load_s.map_or(suite.load_ms, |seconds| seconds.saturating_mul(1_000));
+    let is_drawn = args.faults.as_deref() == Some(DRAWN);
+    let faults = if is_drawn { one_of_each_family(key) } else { requested_faults(args.faults.as_deref(), suite)? };
+    let suites_own_ms = if is_drawn { suite.load_ms + DRAWN_MS_MORE } else { suite.load_ms };
+    let load_ms = args.load_s.map_or(suites_own_ms, |seconds| seconds.saturating_mul(1_000));
     let choices = faults.iter().map(|row| choice(row)).collect();
     let schedule = Schedule::draw(key, &DrawPlan::smoke(load_ms, choices))
         .map_err(|error| EndsWith::usage(format!("--load-s: {error}; give a longer load or fewer --faults")))?;
@@ -160,7 +176,7 @@ fn requested_faults(flag: Option<&str>, suite: &Suite) -> Result<Vec<&'static Fa
     for name in names {
         let row = catalogue::find(name).ok_or_else(|| {
             let known: Vec<&str> = catalogue::all().map(|row| row.name).collect();
-            EndsWith::usage(format!("no fault '{name}': there is {}, or none", known.join(", ")))
+            EndsWith::usage(format!("no fault '{name}': there is {}, none, or drawn", known.join(", ")))
         })?;
         if rows.iter().any(|present: &&FaultRow| present.name == row.name) {
             return Err(EndsWith::usage(format!("fault '{name}' is named twice")).into());
@@ -222,6 +238,21 @@ mod tests {
             let error = Experiment::plan(&args(suite, faults, load_s), 1).unwrap_err();
             assert_eq!(exit_code_of(&error), ExitCode::Usage, "{error}");
         }
+    }
+
+    #[test]
+    fn drawn_is_one_fault_of_each_family_and_fits() {
+        let mut seen = std::collections::BTreeSet::new();
+        for seed in 0..40 {
+            let planned = Experiment::plan(&args("smoke", Some("drawn"), None), seed).unwrap();
+            let families: std::collections::BTreeSet<Family> =
+                planned.faults.iter().map(|name| catalogue::family_of(catalogue::find(name).unwrap())).collect();
+            assert_eq!((families.len(), planned.schedule.steps.len()), (6, 6), "{:?}", planned.faults);
+            let again = Experiment::plan(&args("smoke", Some("drawn"), None), seed).unwrap();
+            assert_eq!(planned.schedule, again.schedule);
+            seen.extend(planned.faults);
+        }
+        assert!(seen.len() > 35, "{seen:?}");
     }
 
     #[test]

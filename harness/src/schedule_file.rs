@@ -8,12 +8,14 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::Result;
+use nogo_faults::catalogue::{Family, Parameter, Takes};
 use nogo_faults::{Condition, FaultRow, ParamValue, Schedule, ScheduleError, Step, catalogue};
 use nogo_invariants::history::F;
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use schemars::JsonSchema;
 use serde::Deserialize;
+use serde_json::{Value, json};
 use toml::Spanned;
 
 use crate::exit_code::EndsWith;
@@ -60,9 +62,8 @@ pub struct Entry {
     /// From one start to the next where `count` is above 1, milliseconds.
     pub every_ms: Option<u64>,
     /// Parameters of the fault, by name with the unit last.
-    #[serde(default)]
-    #[schemars(with = "BTreeMap<String, serde_json::Value>")]
-    pub params: BTreeMap<String, ParamValue>,
+    #[schemars(with = "Option<BTreeMap<String, serde_json::Value>>")]
+    pub params: Option<Spanned<BTreeMap<String, ParamValue>>>,
 }
 
 /// The k-th operation of a kind since the start of the load.
@@ -80,10 +81,42 @@ const fn once() -> u32 {
     1
 }
 
-/// The JSON Schema of a schedule file.
+/// The JSON Schema of a schedule file: names, victims and parameters of each fault as the catalogue has them.
 #[must_use]
-pub fn schema() -> serde_json::Value {
-    schemars::schema_for!(ScheduleFile).to_value()
+pub fn schema() -> Value {
+    let mut schema = schemars::schema_for!(ScheduleFile).to_value();
+    let faults: Vec<Value> = catalogue::all().map(of_fault).collect();
+    schema["$defs"]["Entry"]["allOf"] = faults.into();
+    let names: Vec<&str> = catalogue::all().map(|row| row.name).collect();
+    schema["$defs"]["Entry"]["properties"]["name"]["enum"] = names.into();
+    schema
+}
+
+/// What an entry of that name may say.
+fn of_fault(row: &FaultRow) -> Value {
+    let parameters: serde_json::Map<String, Value> =
+        row.parameters().iter().map(|parameter| (parameter.name.to_owned(), of_parameter(parameter))).collect();
+    json!({
+        "if": { "properties": { "name": { "const": row.name } } },
+        "then": { "properties": {
+            "target": { "enum": row.targets },
+            "params": { "type": "object", "properties": parameters, "additionalProperties": false },
+        } },
+    })
+}
+
+fn of_parameter(parameter: &Parameter) -> Value {
+    let mut schema = match parameter.takes {
+        Takes::Whole { min, max, .. } => json!({ "type": "integer", "minimum": min, "maximum": max }),
+        Takes::Text => json!({ "type": "string", "minLength": 1 }),
+        Takes::Word(words) => json!({ "enum": words }),
+        Takes::Flag => json!({ "type": "boolean" }),
+    };
+    schema["description"] = parameter.what.into();
+    if let Some(default) = parameter.default_value() {
+        schema["default"] = json!(default);
+    }
+    schema
 }
 
 /// Reads `path` and draws the schedule from `stream`.
@@ -118,6 +151,9 @@ fn draw(text: &str, stream: [u8; 32]) -> Result<Schedule, String> {
             Some(when) => Some(condition(when.as_ref()).map_err(|wrong| at_line(when.span().start, wrong))?),
         };
         let every_ms = repeats(entry).map_err(|wrong| at_line(place, wrong))?;
+        let params = entry.params.as_ref().map(|params| params.as_ref().clone()).unwrap_or_default();
+        let said_at = entry.params.as_ref().map_or(place, |params| params.span().start);
+        row.check_parameters(&params).map_err(|wrong| at_line(said_at, wrong))?;
         for number in 0..u64::from(entry.count) {
             let jitter_ms = rng.random_range(0..=entry.jitter_ms);
             let target = match &entry.target {
@@ -131,8 +167,11 @@ fn draw(text: &str, stream: [u8; 32]) -> Result<Schedule, String> {
                 at_ms,
                 when: when.clone(),
                 duration_ms: entry.duration_ms,
-                params: entry.params.clone(),
+                params: params.clone(),
             };
+            if catalogue::family_of(row) == Family::Wire {
+                catalogue::rules_of(&step, "").map_err(|wrong| at_line(said_at, wrong))?;
+            }
             drawn.push((step, place));
         }
     }
@@ -249,6 +288,52 @@ when = { operation = "forecast.request", kth = 40 }
         }
     }
 
+    const RULES: &str = r#"load_ms = 60000
+
+[[fault]]
+name = "postgres-commit-answer-lost"
+target = "workers-postgres"
+at_ms = 10000
+duration_ms = 8000
+params = { kth = 40, times = 1, statement = "SELECT app.complete_jobs" }
+
+[[fault]]
+name = "redis-error-reply"
+at_ms = 30000
+duration_ms = 8000
+[fault.params]
+command = "SET"
+code = "LOADING"
+"#;
+
+    #[test]
+    fn a_line_may_name_a_statement_or_a_command() {
+        let schedule = drawn(RULES).unwrap();
+        let rules: Vec<_> = schedule.steps.iter().map(|step| catalogue::rules_of(step, "f").unwrap()).collect();
+        assert_eq!((rules[0].len(), rules[1].len()), (1, 20));
+        for (from, to, line, words) in [
+            ("kth = 40", "k = 40", 8, "no parameter 'k'"),
+            ("kth = 40", "kth = 0", 8, "a whole number from 1"),
+            ("times = 1", "times = 1000", 8, "from 1 to 100"),
+            ("SELECT app.complete_jobs", " ", 8, "says something"),
+            ("workers-postgres", "workers-redis", 5, "cannot hurt 'workers-redis'"),
+            ("LOADING", "LODING", 14, "one of OOM"),
+            ("command = \"SET\"", "command = \"SET x\"", 14, "one word"),
+        ] {
+            let text = RULES.replacen(from, to, 1);
+            assert_ne!(text, RULES, "{from}");
+            let wrong = drawn(&text).expect_err(to);
+            assert!(wrong.contains(&format!("line {line}:")) && wrong.contains(words), "{to}: {wrong}");
+        }
+    }
+
+    #[test]
+    fn a_parameter_that_a_fault_does_not_have_is_refused() {
+        let text = PLAN.replace("count = 3", "params = { kth = 3 }\ncount = 3");
+        let wrong = drawn(&text).unwrap_err();
+        assert!(wrong.contains("worker-crash has no parameter 'kth': it has none"), "{wrong}");
+    }
+
     #[test]
     fn two_windows_on_one_victim_are_refused() {
         let text = PLAN.replace("name = \"worker-crash\"", "name = \"worker-crash\"\ntarget = \"worker-2\"");
@@ -267,6 +352,14 @@ when = { operation = "forecast.request", kth = 40 }
         for key in ["name", "target", "at_ms", "when", "duration_ms", "jitter_ms", "count", "every_ms", "params"] {
             assert!(keys.contains(&key), "{key} is missing: {keys:?}");
         }
+        let rows = entry["allOf"].as_array().unwrap();
+        assert_eq!(rows.len(), catalogue::all().count());
+        let late = rows.iter().find(|row| row["if"]["properties"]["name"]["const"] == "redis-reply-late").unwrap();
+        let params = &late["then"]["properties"]["params"];
+        assert_eq!(
+            (&params["properties"]["late_ms"]["default"], &params["additionalProperties"]),
+            (&json!(700), &json!(false))
+        );
         assert_eq!(schema["$defs"]["When"]["additionalProperties"], false);
     }
 }

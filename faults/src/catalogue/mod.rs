@@ -6,13 +6,17 @@
 use crate::fault::Tolerance;
 
 pub use network::role_and_store;
+pub use parameters::{Parameter, Takes};
+pub use wire::rules_of;
 
 mod client;
 mod network;
+mod parameters;
 mod placebo;
 mod postgres;
 mod process;
 mod redis;
+mod wire;
 
 /// A fault as a suite may ask for it.
 #[derive(Debug, Clone, Copy)]
@@ -46,6 +50,8 @@ pub enum Family {
     Process,
     /// Links between its processes and its stores.
     Network,
+    /// Single requests on those links, by what they say.
+    Wire,
     /// The APIs, by their clients.
     Client,
     /// Nothing.
@@ -53,14 +59,20 @@ pub enum Family {
 }
 
 /// The families in the order in which they are listed, with their rows.
-const FAMILIES: [(Family, &[FaultRow]); 6] = [
+const FAMILIES: [(Family, &[FaultRow]); 7] = [
     (Family::Postgres, postgres::ROWS),
     (Family::Redis, redis::ROWS),
     (Family::Process, process::ROWS),
     (Family::Network, network::ROWS),
+    (Family::Wire, wire::ROWS),
     (Family::Client, client::ROWS),
     (Family::Placebo, placebo::ROWS),
 ];
+
+/// The families in the order in which they are listed, each with its rows.
+pub fn families() -> impl Iterator<Item = (Family, &'static [FaultRow])> {
+    FAMILIES.into_iter()
+}
 
 /// Every row, by family.
 pub fn all() -> impl Iterator<Item = &'static FaultRow> {
@@ -78,6 +90,16 @@ pub fn family_of(row: &FaultRow) -> Family {
 }
 
 impl FaultRow {
+    /// What a schedule may say of it beyond victim and time.
+    #[must_use]
+    pub fn parameters(&self) -> &'static [Parameter] {
+        match family_of(self) {
+            Family::Wire => wire::parameters(self),
+            _ if self.name == "pool-exhaustion" => parameters::POOL,
+            _ => &[],
+        }
+    }
+
     /// How much harm a correct system may show where the fault is done to `victim`.
     #[must_use]
     pub fn tolerance_at(&self, victim: &str) -> Tolerance {
@@ -99,6 +121,15 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+
+    #[test]
+    fn every_default_is_what_its_parameter_takes() {
+        for parameter in all().flat_map(FaultRow::parameters) {
+            if let Some(value) = parameter.default_value() {
+                parameter.check(&value).unwrap_or_else(|wrong| panic!("{}: {wrong}", parameter.name));
+            }
+        }
+    }
 
     #[test]
     fn names_and_kinds_are_unique_and_every_row_can_be_asked_for_and_judged() {

@@ -33,6 +33,18 @@ pub(super) const ROWS: &[FaultRow] = &[
         engines: BOTH,
         tolerance: tolerance(10, 8_000, 15_000),
     },
+    // Each instance works on with one connection: what waits too long for it is refused.
+    FaultRow {
+        name: "max-connections",
+        kind: "max_connections",
+        targets: PRIMARY,
+        what: "max_connections is reached by other sessions: each process of the system keeps one connection and gets no other",
+        control_proof: "pg_stat_activity: our sessions hold the rest, the system's are down to what it keeps; an ordinary \
+                        role is refused with 53300",
+        effect_proof: "the APIs' own counters: more answers with status 503 than before",
+        engines: BOTH,
+        tolerance: tolerance(50, 1_500, 15_000),
+    },
     FaultRow {
         name: "postgres-crash",
         kind: "postgres_crash",
@@ -74,6 +86,17 @@ pub(super) const ROWS: &[FaultRow] = &[
         effect_proof: "/readyz of an API fails",
         engines: BOTH,
         tolerance: tolerance(6, 14_000, 15_000),
+    },
+    // What is under way is refused; what begins in between is answered.
+    FaultRow {
+        name: "postgres-reset",
+        kind: "postgres_reset",
+        targets: PRIMARY,
+        what: "for some 60 ms of every 700 whatever the primary answers the system, and whoever connects to it, is reset",
+        control_proof: "the proxies take the toxics, and a greeting through each link ends without an answer, at each blow",
+        effect_proof: "the APIs' own counters: more answers with status 503 than before",
+        engines: BOTH,
+        tolerance: tolerance(14, 4_000, 15_000),
     },
     // Edits wait for the lock's limit and are refused; while they wait they hold connections.
     FaultRow {

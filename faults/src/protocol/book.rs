@@ -1,6 +1,7 @@
 //! The rules that are asked for every request, and the record of what they did.
 
 use std::{
+    fmt,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -71,6 +72,13 @@ pub struct NotInTime {
 #[derive(Clone)]
 pub struct RuleBook {
     shared: Arc<Shared>,
+}
+
+impl fmt::Debug for RuleBook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<String> = self.records().into_iter().map(|record| record.rule.name).collect();
+        f.debug_struct("RuleBook").field("rules", &names).finish_non_exhaustive()
+    }
 }
 
 struct Shared {

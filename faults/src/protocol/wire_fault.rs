@@ -1,4 +1,4 @@
-//! A rule as a fault: planned, granted, installed, proved and healed like every other harm.
+//! Rules as a fault: planned, granted, installed, proved and healed like every other harm.
 
 use std::time::Duration;
 
@@ -16,103 +16,113 @@ use crate::{
 
 const POLL_MS: u64 = 5;
 
-/// One rule of a book, on the proxies whose connections the book follows.
+/// Rules of a book, on the proxies whose connections the book follows.
 ///
-/// Installing it puts the rule among those asked for every request; that it came about is
+/// Installing it puts the rules among those asked for every request; that they came about is
 /// [`RuleRecord::observed`], and a window in which that stays 0 was without effect.
 pub struct WireFault {
+    name: &'static str,
     book: RuleBook,
-    rule: Rule,
-    /// The proxies that the rule's requests pass.
+    rules: Vec<Rule>,
+    /// The proxies that the rules' requests pass.
     targets: Vec<Target>,
     tolerance: Tolerance,
-    /// Longest time until nothing is held any more after the rule was removed.
+    /// Longest time until nothing is held any more after the rules were removed.
     let_go_ms_max: u64,
 }
 
 impl WireFault {
-    /// Name of this fault.
-    pub const NAME: &'static str = "wire-rule";
-
-    /// Writes the rule into the book. `targets`: the proxies that its requests pass;
-    /// `let_go_ms_max`: how long healing may take.
+    /// Writes the rules into the book. `name`: the fault's, such as `redis-reply-lost`; `targets`: the proxies that their
+    /// requests pass; `let_go_ms_max`: how long healing may take.
     ///
     /// # Errors
-    /// As [`RuleBook::plan`].
+    /// As [`RuleBook::plan`], for the first rule that cannot be planned; those before it stand in the book and do nothing.
     pub fn new(
+        name: &'static str,
         book: RuleBook,
-        rule: Rule,
+        rules: Vec<Rule>,
         targets: Vec<Target>,
         tolerance: Tolerance,
         let_go_ms_max: u64,
     ) -> Result<Self, RuleError> {
-        book.plan(&rule)?;
-        Ok(Self { book, rule, targets, tolerance, let_go_ms_max })
+        for rule in &rules {
+            book.plan(rule)?;
+        }
+        Ok(Self { name, book, rules, targets, tolerance, let_go_ms_max })
     }
 
-    /// What became of the rule so far.
-    ///
-    /// # Errors
-    /// None in practice, since the rule was written into the book.
-    pub fn record(&self) -> Result<RuleRecord, RuleError> {
-        self.book.record(&self.rule.name)
+    /// What became of each rule so far.
+    fn records(&self) -> Result<Vec<RuleRecord>, RuleError> {
+        self.rules.iter().map(|rule| self.book.record(&rule.name)).collect()
+    }
+
+    fn held(&self) -> usize {
+        self.rules.iter().map(|rule| self.book.held(&rule.name)).sum()
     }
 
     fn strike(&mut self, grant: &Grant) -> Result<Proof, InstallError> {
         let unknown = |error: RuleError| InstallError::Parameter { parameter: "rule", reason: error.to_string() };
-        if self.record().map_err(unknown)?.state() != FaultState::Planned {
-            return Err(InstallError::Used { fault: Self::NAME.into() });
+        if self.records().map_err(unknown)?.iter().any(|record| record.state() != FaultState::Planned) {
+            return Err(InstallError::Used { fault: self.name.into() });
         }
         grant.covers(&self.targets)?;
-        self.book.install(&self.rule.name).map_err(unknown)?;
-        self.prove().map_err(|error| InstallError::DidNotLand { fault: Self::NAME.into(), reason: error.to_string() })
+        for rule in &self.rules {
+            self.book.install(&rule.name).map_err(unknown)?;
+        }
+        self.prove().map_err(|error| InstallError::DidNotLand { fault: self.name.into(), reason: error.to_string() })
     }
 
     fn prove(&self) -> Result<Proof, ProofError> {
-        let record = self.record().map_err(|error| ProofError::Unreadable(error.to_string()))?;
-        match record.state() {
-            FaultState::Installed | FaultState::Observed => Ok(proof("rule_live", &record)),
-            state => Err(ProofError::NoHarm(format!("rule {} is {state}", self.rule.name))),
+        let records = self.records().map_err(|error| ProofError::Unreadable(error.to_string()))?;
+        let lives = |record: &&RuleRecord| matches!(record.state(), FaultState::Installed | FaultState::Observed);
+        match records.iter().find(|record| !lives(record)) {
+            None => Ok(proof("rule_live", &records)),
+            Some(record) => Err(ProofError::NoHarm(format!("rule {} is {}", record.rule.name, record.state()))),
         }
     }
 
     async fn let_go(&self) -> Result<Proof, HealError> {
         let target = |error: RuleError| HealError::Target { step: "remove the rule", reason: error.to_string() };
-        self.book.remove(&self.rule.name).map_err(target)?;
+        for rule in &self.rules {
+            self.book.remove(&rule.name).map_err(target)?;
+        }
         let limit = Duration::from_millis(self.let_go_ms_max);
         let waiting = async {
             let mut tick = tokio::time::interval(Duration::from_millis(POLL_MS));
-            while self.book.held(&self.rule.name) > 0 {
+            while self.held() > 0 {
                 tick.tick().await;
             }
         };
         if tokio::time::timeout(limit, waiting).await.is_err() {
             return Err(HealError::StillHurt {
-                fault: Self::NAME.into(),
+                fault: self.name.into(),
                 limit_ms: self.let_go_ms_max,
-                reason: format!("{} requests are held", self.book.held(&self.rule.name)),
+                reason: format!("{} requests are held", self.held()),
             });
         }
-        Ok(proof("rule_removed", &self.record().map_err(target)?))
+        Ok(proof("rule_removed", &self.records().map_err(target)?))
     }
 }
 
-fn proof(kind: &str, record: &RuleRecord) -> Proof {
+/// Rules by name, and their counts together. Each counts every match, so that what matched is the most of them.
+fn proof(kind: &str, records: &[RuleRecord]) -> Proof {
+    let sum = |of: fn(&RuleRecord) -> u64| records.iter().map(of).sum::<u64>();
+    let names: Vec<&str> = records.iter().map(|record| record.rule.name.as_str()).collect();
     Proof::new(
         kind,
         json!({
-            "rule": record.rule.name,
-            "matched": record.matched,
-            "acted": record.acted,
-            "observed": record.observed,
-            "applied": record.applied,
+            "rules": names,
+            "matched": records.iter().map(|record| record.matched).max().unwrap_or_default(),
+            "acted": sum(|record| record.acted),
+            "observed": sum(|record| record.observed),
+            "applied": sum(|record| record.applied),
         }),
     )
 }
 
 impl Fault for WireFault {
     fn name(&self) -> &str {
-        Self::NAME
+        self.name
     }
 
     fn targets(&self) -> Vec<Target> {

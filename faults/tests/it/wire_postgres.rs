@@ -360,7 +360,8 @@ async fn a_rule_is_a_fault_that_bites_heals_and_stays_within_its_radius() {
     };
     let targets = vec![Target::Proxy { api: rig.wire.api, name: "link".into() }];
     let tolerance = Tolerance { goodput_ratio_min: 0.5, outage_ms_max: 3_000, recover_ms_max: 5_000 };
-    let mut fault = WireFault::new(rig.wire.book.clone(), rule, targets, tolerance, 5_000).expect("plan");
+    let mut fault =
+        WireFault::new("half-open", rig.wire.book.clone(), vec![rule], targets, tolerance, 5_000).expect("plan");
     assert!(matches!(fault.control_proof().await, Err(ProofError::NoHarm(_))));
     let mut radius = BlastRadius::new(LIMIT);
     radius.grant(&fault, LIMIT).expect_err("nothing is allowed yet");

@@ -2,7 +2,8 @@
 
 use super::output;
 use anyhow::Result;
-use nogo_faults::catalogue;
+use nogo_faults::catalogue::Takes;
+use nogo_faults::{FaultRow, catalogue};
 use nogo_harness::cli::{Cli, Listing};
 use nogo_harness::exit_code::ExitCode;
 use nogo_harness::experiment::SUITES;
@@ -66,7 +67,7 @@ fn faults() -> Vec<Value> {
         .map(|row| {
             json!({
                 "fault": row.name, "what": row.what, "targets": row.targets, "control_proof": row.control_proof,
-                "effect_proof": row.effect_proof, "engines": row.engines,
+                "effect_proof": row.effect_proof, "engines": row.engines, "parameters": parameters(row),
                 "tolerance": format!(
                     "goodput at least {:.0} % of offered, no outage over {} ms, recovered within {} ms",
                     row.tolerance.goodput_ratio_min * 100.0, row.tolerance.outage_ms_max, row.tolerance.recover_ms_max
@@ -74,6 +75,20 @@ fn faults() -> Vec<Value> {
             })
         })
         .collect()
+}
+
+/// What a schedule may say below `params`.
+fn parameters(row: &FaultRow) -> Vec<String> {
+    let said = row.parameters().iter().map(|parameter| {
+        let takes = match parameter.takes {
+            Takes::Whole { min, max, default } => format!("{min} to {max}, {default} if left out"),
+            Takes::Text => "a text".to_owned(),
+            Takes::Word(words) => words.join("|"),
+            Takes::Flag => "true or false".to_owned(),
+        };
+        format!("{} ({}: {takes})", parameter.name, parameter.what)
+    });
+    said.collect()
 }
 
 fn invariants() -> Vec<Value> {

@@ -7,9 +7,12 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Mutex, PoisonError};
 
-use anyhow::{Context, Result};
-use nogo_faults::{ProxySpec, ToxiClient, ToxidHandle, ToxidOptions, ToxidServer};
+use anyhow::{Context, Result, bail};
+use nogo_faults::{Origin, Protocol, ProxySpec, RuleBook, ToxiClient, ToxidHandle, ToxidOptions, ToxidServer};
 use serde::Serialize;
+
+use super::service_control::RedisControl;
+use super::topology::PROVIDER;
 
 /// Environment variable with `address:port` of another proxy server's API.
 pub const EXTERNAL_SERVER: &str = "NOGO_TOXIPROXY";
@@ -32,37 +35,48 @@ pub struct Link {
 /// All links of a run.
 pub struct Links {
     client: ToxiClient,
-    own_server: Mutex<Option<ToxidHandle>>,
+    own_server: tokio::sync::Mutex<Option<ToxidHandle>>,
+    rule_book: Option<RuleBook>,
     links: Mutex<BTreeMap<String, Link>>,
 }
 
 impl Links {
-    /// Starts the proxy server, with `seed` for its draws, or connects to the one named.
+    /// Starts the proxy server, with `seed` for its draws, or connects to the one named. With a book, connections are
+    /// followed in the language of what they lead to, and its rules are asked for every request.
     ///
     /// # Errors
-    /// If it cannot be started or does not answer.
-    pub async fn start(seed: u64) -> Result<Self> {
+    /// If it cannot be started or does not answer, or has to follow protocols and is another's.
+    pub async fn start(seed: u64, rule_book: Option<RuleBook>) -> Result<Self> {
         let (own_server, api) = match std::env::var(EXTERNAL_SERVER) {
             Ok(address) if !address.is_empty() => {
+                if rule_book.is_some() {
+                    bail!("{EXTERNAL_SERVER} names a proxy server that follows no protocol: leave it out");
+                }
                 let api = address.parse().with_context(|| format!("read {EXTERNAL_SERVER}={address}"))?;
                 (None, api)
             }
             _ => {
                 let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-                let options = ToxidOptions { seed, blackhole: true, ..ToxidOptions::default() };
+                let options = ToxidOptions { seed, blackhole: true, reset_live_links: true, ..ToxidOptions::default() };
                 let server = ToxidServer::start_with(options, any).await.context("start the proxy server")?;
                 let api = server.api_addr();
                 (Some(server), api)
             }
         };
         let client = ToxiClient::connect(api).await.context("connect to the proxy server")?;
-        Ok(Self { client, own_server: Mutex::new(own_server), links: Mutex::default() })
+        Ok(Self { client, own_server: tokio::sync::Mutex::new(own_server), rule_book, links: Mutex::default() })
     }
 
     /// The client, for faults.
     #[must_use]
     pub fn client(&self) -> &ToxiClient {
         &self.client
+    }
+
+    /// The rules that are asked for every request; none where connections are not followed.
+    #[must_use]
+    pub fn rule_book(&self) -> Option<&RuleBook> {
+        self.rule_book.as_ref()
     }
 
     /// Opens the link from `process` to `server` at `upstream`; gives the address to connect to.
@@ -72,7 +86,15 @@ impl Links {
     pub async fn open(&self, process: &str, server: &str, upstream: SocketAddr) -> Result<SocketAddr> {
         let name = link_name(process, server);
         let spec = ProxySpec { name: name.clone(), listen: "127.0.0.1:0".to_owned(), upstream: upstream.to_string() };
-        let view = self.client.create_proxy(&spec).await.with_context(|| format!("open link {name}"))?;
+        let view = match &self.rule_book {
+            None => self.client.create_proxy(&spec).await,
+            Some(book) => {
+                let own = self.own_server.lock().await;
+                let own = own.as_ref().context("find the proxy server")?;
+                own.create_proxy(&spec, Some(book.inspectors(Origin::of_process(process), protocol_of(server)))).await
+            }
+        };
+        let view = view.with_context(|| format!("open link {name}"))?;
         let listen =
             view.listen.parse().with_context(|| format!("read the address of link {name}: {}", view.listen))?;
         let link =
@@ -116,7 +138,7 @@ impl Links {
     /// If an external server refuses to delete a proxy.
     pub async fn close(&self) -> Result<()> {
         let names: Vec<String> = std::mem::take(&mut *self.lock()).into_keys().collect();
-        let own = self.own_server.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let own = self.own_server.lock().await.take();
         if let Some(server) = own {
             server.stop().await;
             return Ok(());
@@ -129,6 +151,15 @@ impl Links {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Link>> {
         self.links.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The language that a server is spoken to in.
+fn protocol_of(server: &str) -> Protocol {
+    match server {
+        RedisControl::NAME => Protocol::Redis,
+        PROVIDER => Protocol::Http,
+        _ => Protocol::Postgres,
     }
 }
 

@@ -26,3 +26,4 @@ pub mod system_binary;
 pub mod system_process;
 pub mod topology;
 pub mod volume;
+pub mod writing_functions;

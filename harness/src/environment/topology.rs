@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use futures_util::future::{join_all, try_join_all};
-use nogo_faults::CLOCK_IS_RIGHT;
+use nogo_faults::{CLOCK_IS_RIGHT, RuleBook};
 use serde_json::Value;
 use sqlx::{Connection as _, Executor as _, PgConnection};
 use tokio::time::Instant;
@@ -25,6 +25,7 @@ use super::service_control::{PostgresControl, RedisControl};
 use super::signing_key::SigningKey;
 use super::supervisor::{Finished, ProcessSpec, Supervisor};
 use super::system_process::SystemProcess;
+use super::writing_functions::writing_functions;
 use crate::exit_code::EndsWith;
 
 /// Name of PostgreSQL in links.
@@ -74,6 +75,8 @@ pub struct TopologySpec {
     pub postgres_data_mib: Option<u32>,
     /// The library that lets a fault set the clocks of APIs and workers; none leaves them alone.
     pub clock_library: Option<PathBuf>,
+    /// Rules that are asked for every request on every link; none leaves connections unfollowed.
+    pub rule_book: Option<RuleBook>,
     /// Where the payment provider's double listens.
     pub provider: SocketAddr,
     /// Further flags of `serve`.
@@ -97,6 +100,7 @@ impl TopologySpec {
             pool_max: 50,
             postgres_data_mib: None,
             clock_library: None,
+            rule_book: None,
             provider,
             api_arguments: Vec::new(),
             worker_arguments: Vec::new(),
@@ -146,7 +150,7 @@ impl Topology {
         let (postgres, redis, links) = tokio::try_join!(
             engine.start_postgres(&postgres_spec),
             engine.start_redis(&redis_spec),
-            Links::start(spec.seed),
+            Links::start(spec.seed, spec.rule_book.clone()),
         )?;
         let mut topology = Self {
             spec,
@@ -224,6 +228,9 @@ impl Topology {
             ],
         );
         self.supervisor.run_for_answer(&spec, MIGRATE_LIMIT).await.context("migrate the database")?;
+        if let Some(book) = self.links.rule_book() {
+            book.name_writing_functions(writing_functions(&self.admin_dsn()).await?);
+        }
         Ok(())
     }
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
+use nogo_faults::catalogue::Family;
 use nogo_faults::{FaultId, OpenFaults, Schedule, Step, catalogue};
 use nogo_invariants::history::{F, FaultEvent, FaultState, Proof, ProofKind};
 use sqlx::PgPool;
@@ -181,7 +182,15 @@ impl Nemesis {
             holds: true,
         };
         self.recorder.fault(event(&named, FaultState::Installed, vec![control], None));
-        self.observe(&named, id, probe.as_mut()).await;
+        // A request that is named may come at any time of the window.
+        let until_ms = match catalogue::family_of(row) {
+            Family::Wire => step.duration_ms,
+            _ => self.limits.effect_ms,
+        };
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = self.observe(&named, id, probe.as_mut(), until_ms) => {}
+        }
         tokio::select! {
             () = stop.cancelled() => {}
             () = tokio::time::sleep_until(installed_at + Duration::from_millis(step.duration_ms)) => {}
@@ -205,8 +214,8 @@ impl Nemesis {
     }
 
     /// Looks until the effect shows and the target itself still shows the harm.
-    async fn observe(&self, named: &Named<'_>, id: FaultId, probe: &mut dyn EffectProbe) {
-        let deadline = Instant::now() + Duration::from_millis(self.limits.effect_ms);
+    async fn observe(&self, named: &Named<'_>, id: FaultId, probe: &mut dyn EffectProbe, limit_ms: u64) {
+        let deadline = Instant::now() + Duration::from_millis(limit_ms);
         loop {
             let effect = probe.effect().await;
             if effect.holds {
@@ -228,8 +237,7 @@ impl Nemesis {
                 return;
             }
             if Instant::now() >= deadline {
-                self.recorder
-                    .note(&format!("{}: no effect within {} ms: {}", named.id, self.limits.effect_ms, effect.what));
+                self.recorder.note(&format!("{}: no effect within {limit_ms} ms: {}", named.id, effect.what));
                 return;
             }
             tokio::time::sleep(LOOK_EVERY).await;

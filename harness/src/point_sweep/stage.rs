@@ -10,7 +10,6 @@ use anyhow::{Context as _, Result, bail};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, KeyInit as _, Mac as _};
-use nogo_faults::functions_that_write;
 use nogo_invariants::Canaries;
 use sha2::Sha256;
 use sqlx::{Connection as _, Executor as _, PgConnection};
@@ -22,6 +21,7 @@ use crate::environment::registration::Registration;
 use crate::environment::servers::{PostgresServer, RedisServer, dsn, random_password};
 use crate::environment::signing_key::SigningKey;
 use crate::environment::supervisor::{ProcessSpec, Supervisor};
+use crate::environment::writing_functions::writing_functions;
 use crate::randomness::Randomness;
 use crate::recorder::RunClock;
 use crate::workload::{LoadSpec, TenantProfile, draw_tenants};
@@ -132,16 +132,7 @@ impl Stage {
         };
         supervisor.run_for_answer(&spec, MIGRATE_LIMIT).await.context("migrate the template")?;
         admin.close().await.context("leave the server")?;
-        let mut admin = self.admin(TEMPLATE).await?;
-        let bodies: Vec<(String, String)> = sqlx::query_as(
-            "SELECT p.proname::text, p.prosrc FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
-             WHERE n.nspname NOT IN ('pg_catalog', 'information_schema')",
-        )
-        .fetch_all(&mut admin)
-        .await
-        .context("read the system's functions")?;
-        admin.close().await.context("leave the template")?;
-        self.writing_functions = functions_that_write(&bodies).into_iter().collect();
+        self.writing_functions = writing_functions(&self.postgres.admin_dsn(TEMPLATE)).await?.into_iter().collect();
         Ok(())
     }
 

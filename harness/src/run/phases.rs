@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use nogo_faults::{OpenFaults, Schedule};
+use nogo_faults::{BookLimits, OpenFaults, RuleBook, Schedule};
 use nogo_invariants::Canaries;
 use nogo_invariants::checker::judge;
 use nogo_invariants::evidence::{Evidence, Manifest as Facts};
@@ -147,6 +147,8 @@ impl Run<'_> {
         spec.pool_max = shape.api_pool;
         spec.postgres_data_mib = self.experiment.postgres_data_mib();
         spec.clock_library = self.experiment.clock_library()?;
+        let epoch = self.recorder.clock().at(0);
+        spec.rule_book = self.experiment.follows_protocols().then(|| RuleBook::new(epoch, BookLimits::default()));
         spec.api_arguments = arguments(&[
             ("access-ttl-s", shape.access_ttl_s.to_string()),
             ("acquire-timeout-ms", "1000".to_owned()),

@@ -115,7 +115,7 @@ async fn a_link_carries_leads_elsewhere_and_closes() {
     let world = World::new();
     let engine = world.process_engine();
     let redis = Arc::new(engine.start_redis(&RedisSpec::default()).await.unwrap());
-    let links = Arc::new(Links::start(1).await.unwrap());
+    let links = Arc::new(Links::start(1, None).await.unwrap());
     let listen = links.open("api-1", "redis", redis.address()).await.unwrap();
     links.open("api-1", "redis", redis.address()).await.expect_err("a second link of one name");
     let client = redis::Client::open(redis.url_at(listen)).unwrap();

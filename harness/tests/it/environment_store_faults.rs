@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use nogo_faults::{
     BlastRadius, Deadlocks, DeadlocksConfig, DiskFull, Fault, FreezeLimits, Greeting, Harm, HeldTransaction,
-    HeldTransactionConfig, LinkHarm, LinkShows, LinksHurt, OutsideRadius, PoolExhaustion, PoolExhaustionConfig,
-    PostgresCrash, PostgresCrashLimits, ProofError, RedisClientKill, RedisDemotion, RedisFlush, RedisMemoryFull,
-    ReplayPause, SerializationConfig, SerializationFailures, ServiceFreeze, SlowStatement, SlowStatementConfig, Stream,
-    Struck, Tolerance, Toxic, WhenFull,
+    HeldTransactionConfig, LinkHarm, LinkResets, LinkResetsConfig, LinkShows, LinksHurt, MaxConnections,
+    MaxConnectionsConfig, OutsideRadius, PoolExhaustion, PoolExhaustionConfig, PostgresCrash, PostgresCrashLimits,
+    ProofError, RedisClientKill, RedisDemotion, RedisFlush, RedisMemoryFull, ReplayPause, SerializationConfig,
+    SerializationFailures, ServiceFreeze, SlowStatement, SlowStatementConfig, Stream, Struck, Tolerance, Toxic,
+    WhenFull,
 };
 use nogo_harness::environment::engine::{Engine, PostgresSpec, RedisSpec};
 use nogo_harness::environment::links::Links;
@@ -28,9 +29,10 @@ use tokio::time::Instant;
 
 use crate::environment_world::World;
 
-const LIMIT: Duration = Duration::from_secs(20);
-const SOON: Duration = Duration::from_millis(700);
-const TOLERANCE: Tolerance = Tolerance { goodput_ratio_min: 0.0, outage_ms_max: 10_000, recover_ms_max: 10_000 };
+pub(crate) const LIMIT: Duration = Duration::from_secs(20);
+pub(crate) const SOON: Duration = Duration::from_millis(700);
+pub(crate) const TOLERANCE: Tolerance =
+    Tolerance { goodput_ratio_min: 0.0, outage_ms_max: 10_000, recover_ms_max: 10_000 };
 
 /// Refused outside its radius, installed inside it, felt, healed, over, healed once more.
 async fn goes_through<H: Harm + 'static>(
@@ -39,7 +41,16 @@ async fn goes_through<H: Harm + 'static>(
     bites: impl AsyncFn(),
     is_well: impl AsyncFn(),
 ) {
-    let mut fault = Struck::new(harm, TOLERANCE);
+    fault_goes_through(Struck::new(harm, TOLERANCE), addresses, bites, is_well).await;
+}
+
+/// The same for what is a fault by itself.
+pub(crate) async fn fault_goes_through<F: Fault>(
+    mut fault: F,
+    addresses: &[SocketAddr],
+    bites: impl AsyncFn(),
+    is_well: impl AsyncFn(),
+) {
     let name = Fault::name(&fault).to_owned();
     let began = Instant::now();
     let refusal = BlastRadius::new(LIMIT).grant(&fault, LIMIT).expect_err("granted outside its radius");
@@ -65,7 +76,7 @@ async fn goes_through<H: Harm + 'static>(
     println!("{name}: {:.1} s", began.elapsed().as_secs_f64());
 }
 
-async fn soon<T>(what: impl Future<Output = T>) -> Option<T> {
+pub(crate) async fn soon<T>(what: impl Future<Output = T>) -> Option<T> {
     tokio::time::timeout(SOON, what).await.ok()
 }
 
@@ -74,7 +85,7 @@ async fn connect(dsn: &str) -> PgConnection {
 }
 
 /// Runs it as the role behind `dsn`; the SQLSTATE of the refusal.
-async fn sqlstate(dsn: &str, statements: &str) -> Result<(), String> {
+pub(crate) async fn sqlstate(dsn: &str, statements: &str) -> Result<(), String> {
     let mut connection = PgConnection::connect(dsn).await.map_err(|error| state_of(&error))?;
     connection.execute(AssertSqlSafe(statements.to_owned())).await.map(drop).map_err(|error| state_of(&error))
 }
@@ -86,13 +97,13 @@ fn state_of(error: &sqlx::Error) -> String {
     }
 }
 
-async fn number(dsn: &str, question: &str) -> i64 {
+pub(crate) async fn number(dsn: &str, question: &str) -> i64 {
     let mut connection = connect(dsn).await;
     sqlx::query_scalar(AssertSqlSafe(question.to_owned())).fetch_one(&mut connection).await.unwrap()
 }
 
 /// A server with a table `notes` of ten rows that the role `app` may write.
-async fn with_notes(server: &PostgresServer) -> String {
+pub(crate) async fn with_notes(server: &PostgresServer) -> String {
     let mut admin = connect(&server.admin_dsn("postgres")).await;
     admin
         .execute(
@@ -106,7 +117,7 @@ async fn with_notes(server: &PostgresServer) -> String {
 
 const READ: &str = "SELECT count(*) FROM notes";
 
-async fn answers(dsn: &str) -> bool {
+pub(crate) async fn answers(dsn: &str) -> bool {
     tokio::time::timeout(LIMIT, sqlstate(dsn, READ)).await.is_ok_and(|answer| answer.is_ok())
 }
 
@@ -164,6 +175,7 @@ async fn postgres_faults(engine: &dyn Engine) {
     refusals(&primary, &app).await;
     let stays = async || assert!(answers(&app).await);
     links(primary.address(), Greeting::Postgres, &stays).await;
+    resets(&primary, &stays).await;
     both_answer().await;
     replica.stop().await.unwrap();
     primary.stop().await.unwrap();
@@ -298,11 +310,35 @@ async fn refusals(primary: &PostgresServer, app: &str) {
     full.heal().await.unwrap();
     full.heal().await.unwrap();
     stays().await;
+
+    let used_up = MaxConnections::new(MaxConnectionsConfig {
+        id: "t5".to_owned(),
+        admin_dsn: admin_dsn.clone(),
+        ordinary_dsn: app.to_owned(),
+        role: "app".to_owned(),
+        keep_each: 2,
+        limit_ms: 10_000,
+    })
+    .unwrap();
+    let mut pool = Vec::new();
+    for _ in 0..6 {
+        pool.push(connect(app).await);
+    }
+    let pool = tokio::sync::Mutex::new(pool);
+    let bites = async || {
+        assert_eq!(sqlstate(app, "SELECT 1").await, Err("53300".to_owned()));
+        let mut kept = 0;
+        for connection in pool.lock().await.iter_mut() {
+            kept += u32::from(connection.execute("SELECT 1").await.is_ok());
+        }
+        assert_eq!(kept, 2, "of six connections");
+    };
+    goes_through(used_up, &at, bites, &stays).await;
 }
 
 /// Links to one server hurt, another link to it left alone.
 async fn links(server: SocketAddr, greeting: Greeting, stays: impl AsyncFn()) {
-    let links = Links::start(1).await.unwrap();
+    let links = Links::start(1, None).await.unwrap();
     let mut hurt = Vec::new();
     for process in ["api-1", "api-2"] {
         hurt.push((format!("{process}-store"), links.open(process, "store", server).await.unwrap()));
@@ -351,6 +387,42 @@ async fn links(server: SocketAddr, greeting: Greeting, stays: impl AsyncFn()) {
     links.close().await.unwrap();
 }
 
+/// Connections by one link reset, one by another left alone.
+async fn resets(primary: &PostgresServer, stays: impl AsyncFn()) {
+    let links = Links::start(1, None).await.unwrap();
+    let hurt = links.open("api-1", "postgres", primary.address()).await.unwrap();
+    let spared = links.open("bystander", "postgres", primary.address()).await.unwrap();
+    connect(&primary.admin_dsn("postgres")).await.execute("CREATE ROLE bystander LOGIN PASSWORD 'b'").await.unwrap();
+    let (hurt_dsn, spared_dsn) = (dsn("app", "app", hurt, "postgres"), dsn("bystander", "b", spared, "postgres"));
+    let bystander = tokio::sync::Mutex::new(connect(&spared_dsn).await);
+    let victim = tokio::sync::Mutex::new(connect(&hurt_dsn).await);
+    let config = LinkResetsConfig {
+        name: "postgres-reset",
+        id: "t6".to_owned(),
+        links: vec![("api-1-postgres".to_owned(), hurt)],
+        greeting: Greeting::Postgres,
+        limit_ms: 10_000,
+    };
+    let client = links.client().clone();
+    let harm = LinkResets::new(config, client.clone());
+    let bites = async || {
+        let end = Instant::now() + LIMIT;
+        while victim.lock().await.execute("SELECT pg_sleep(0.01)").await.is_ok() {
+            assert!(Instant::now() < end, "who is busy all the time was never reset");
+            bystander.lock().await.execute("SELECT 1").await.expect("the other link is left alone");
+        }
+        while sqlstate(&hurt_dsn, READ).await.is_err() {
+            assert!(Instant::now() < end, "there is no time to work in between");
+        }
+    };
+    let is_well = async || {
+        assert!(answers(&hurt_dsn).await);
+        stays().await;
+    };
+    goes_through(harm, &[client.api_addr()], bites, is_well).await;
+    links.close().await.unwrap();
+}
+
 async fn a_full_volume(engine: &dyn Engine) {
     let sized = PostgresSpec { name: "sized".to_owned(), data_mib_max: Some(96), ..PostgresSpec::default() };
     let server = engine.start_postgres(&sized).await.unwrap();
@@ -382,14 +454,14 @@ async fn a_full_volume(engine: &dyn Engine) {
     other.stop().await.unwrap();
 }
 
-async fn redis_at(url: &str) -> MultiplexedConnection {
+pub(crate) async fn redis_at(url: &str) -> MultiplexedConnection {
     redis::Client::open(url).unwrap().get_multiplexed_async_connection().await.unwrap()
 }
 
 async fn redis_faults(engine: &dyn Engine) {
     let redis = Arc::new(engine.start_redis(&RedisSpec::default()).await.unwrap());
     let other = engine.start_redis(&RedisSpec { name: "other".to_owned(), ..RedisSpec::default() }).await.unwrap();
-    let links_of = Arc::new(Links::start(1).await.unwrap());
+    let links_of = Arc::new(Links::start(1, None).await.unwrap());
     let control = Arc::new(RedisControl::new(Arc::clone(&redis), links_of));
     let (address, password) = (redis.address(), Some(redis.password()));
     let at = [address];

@@ -6,6 +6,7 @@ mod environment_replicas;
 mod environment_servers;
 mod environment_store_faults;
 mod environment_sweep;
+mod environment_wire_faults;
 mod environment_world;
 mod oracle;
 mod points;

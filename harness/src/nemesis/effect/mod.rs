@@ -13,6 +13,7 @@ mod rates;
 mod readiness;
 mod stores;
 mod strangers;
+mod wire;
 mod workers;
 
 pub use metrics::{Counter, CounterRises, SilentReplica, SlowMean};
@@ -20,6 +21,7 @@ pub use rates::{Exceeds, Measure};
 pub use readiness::{Readiness, Unwell};
 pub use stores::{AndStreaming, Asked, KeysLost};
 pub use strangers::{ClockSeen, NewConnection, SlowAnswers};
+pub use wire::WireSeen;
 pub use workers::{ClaimsNothing, LeasesLost, OrphanedJobs, SlowJobs};
 
 /// Looks along the path that a fault hurts.

@@ -22,6 +22,7 @@ mod placebo;
 mod postgres;
 mod process;
 mod redis;
+mod wire;
 
 pub use process::SKEW_S;
 
@@ -69,9 +70,20 @@ pub async fn plant(site: &Site<'_>) -> Result<Planted> {
         Family::Redis => redis::plant(row, radius, site).await,
         Family::Process => process::plant(row, radius, site).await,
         Family::Network => network::plant(row, radius, site).await,
+        Family::Wire => wire::plant(row, radius, site).await,
         Family::Client => client::plant(row, radius, site).await,
         Family::Placebo => placebo::placebo(row, radius, site),
     }
+}
+
+/// The processes that a role stands for: itself, or `apis`, `workers`.
+fn processes_of(role: &str, site: &Site<'_>) -> Vec<String> {
+    let names = site.topology.processes().into_iter().map(|process| process.process_name().to_owned());
+    let of_role = |name: &String| {
+        name == role
+            || role.strip_suffix('s').and_then(|one| name.strip_prefix(one)).is_some_and(|rest| rest.starts_with('-'))
+    };
+    names.filter(of_role).collect()
 }
 
 /// Harm to every link that leads from the system to `server`.

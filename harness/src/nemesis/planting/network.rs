@@ -20,7 +20,7 @@ const LONG_LATE_MS: u64 = 25;
 pub(super) async fn plant(row: &'static FaultRow, radius: BlastRadius, site: &Site<'_>) -> Result<Planted> {
     let target = site.step.target.as_str();
     let (role, store) = role_and_store(target).with_context(|| format!("read the victim '{target}'"))?;
-    let processes = processes_of(role, site);
+    let processes = super::processes_of(role, site);
     let all = site.topology.links().list().into_iter();
     let links = all.filter(|link| link.server == store && processes.contains(&link.process));
     let links: Vec<_> = links.map(|link| (link.name, link.listen)).collect();
@@ -52,16 +52,6 @@ fn harm(row: &FaultRow) -> Result<(Vec<(Stream, Toxic)>, LinkShows)> {
         "link-reset" => (vec![(down, Toxic::ResetPeer { timeout_ms: 0 })], LinkShows::Broken),
         other => bail!("fault '{other}' has a row and no implementation"),
     })
-}
-
-/// The processes that a role stands for: itself, or `apis`, `workers`.
-fn processes_of(role: &str, site: &Site<'_>) -> Vec<String> {
-    let names = site.topology.processes().into_iter().map(|process| process.process_name().to_owned());
-    let of_role = |name: &String| {
-        name == role
-            || role.strip_suffix('s').and_then(|one| name.strip_prefix(one)).is_some_and(|rest| rest.starts_with('-'))
-    };
-    names.filter(of_role).collect()
 }
 
 /// How it is felt by the processes at these links.

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use anyhow::{Result, bail};
 use nogo_faults::{
     BlastRadius, Deadlocks, DeadlocksConfig, DiskFull, FaultRow, FreezeLimits, Greeting, HeldTransaction,
-    HeldTransactionConfig, LinkShows, PoolExhaustion, PoolExhaustionConfig, PostgresCrash, PostgresCrashLimits,
-    ReplayPause, SerializationConfig, SerializationFailures, ServiceControl as _, ServiceFreeze, SlowStatement,
-    SlowStatementConfig, Stream, Struck, Toxic,
+    HeldTransactionConfig, LinkResets, LinkResetsConfig, LinkShows, MaxConnections, MaxConnectionsConfig,
+    PoolExhaustion, PoolExhaustionConfig, PostgresCrash, PostgresCrashLimits, ReplayPause, SerializationConfig,
+    SerializationFailures, ServiceControl as _, ServiceFreeze, SlowStatement, SlowStatementConfig, Stream, Struck,
+    Toxic,
 };
 
 use super::{Planted, Site};
@@ -21,6 +22,10 @@ use crate::nemesis::effect::{
 const LIMIT_MS: u64 = 10_000;
 /// The system writes it in every run.
 const TABLE: &str = "app.scenarios";
+/// The system's own.
+const ROLE: &str = "forecastle_app";
+/// Connections that each process keeps where the server has no other.
+const KEPT_EACH: i64 = 1;
 /// Refusals that are more than the load's own.
 const REFUSALS_MIN: u64 = 3;
 
@@ -31,7 +36,8 @@ pub(super) async fn plant(row: &'static FaultRow, radius: BlastRadius, site: &Si
         "max-connections" => max_connections(row, radius, site).await,
         "postgres-crash" | "replica-stop" => crash(row, radius, site),
         "postgres-freeze" => freeze(row, radius, site),
-        "postgres-slow" | "postgres-blackhole" | "postgres-reset" => links(row, radius, site),
+        "postgres-slow" | "postgres-blackhole" => links(row, radius, site),
+        "postgres-reset" => resets(row, radius, site).await,
         "row-locks" | "table-locks" | "idle-in-transaction" => held_transaction(row, radius, site),
         "deadlocks" | "serialization-failures" | "statement-timeout" | "disk-full" => refusals(row, radius, site).await,
         "replica-lag" => replica_lag(row, radius, site),
@@ -69,14 +75,19 @@ fn pool_exhaustion(row: &'static FaultRow, mut radius: BlastRadius, site: &Site<
     Ok(Planted { row, fault: Box::new(fault), radius, probe: Box::new(readiness(site, Unwell::NotReady)?) })
 }
 
-/// Idle connections of the system ended, and none left to replace them.
+/// Every place of the server taken but a few that the system keeps.
 async fn max_connections(row: &'static FaultRow, mut radius: BlastRadius, site: &Site<'_>) -> Result<Planted> {
-    let mut config =
-        PoolExhaustionConfig::new(format!("f{}", site.number), site.topology.app_dsn(), site.topology.admin_dsn());
-    config.evict_roles = vec!["forecastle_app".to_owned()];
-    let fault = PoolExhaustion::new(config, row.tolerance)?;
+    let harm = MaxConnections::new(MaxConnectionsConfig {
+        id: format!("f{}", site.number),
+        admin_dsn: site.topology.admin_dsn(),
+        ordinary_dsn: site.topology.app_dsn(),
+        role: ROLE.to_owned(),
+        keep_each: KEPT_EACH,
+        limit_ms: LIMIT_MS,
+    })?;
     radius.allow_address(site.topology.postgres().address());
-    Ok(Planted { row, fault: Box::new(fault), radius, probe: refused(site).await? })
+    let fault = Box::new(Struck::new(harm, row.tolerance));
+    Ok(Planted { row, fault, radius, probe: refused(site).await? })
 }
 
 /// The primary or a replica killed, and started on its data.
@@ -111,11 +122,26 @@ fn links(row: &'static FaultRow, radius: BlastRadius, site: &Site<'_>) -> Result
             let late = Toxic::Latency { latency_ms: 40, jitter_ms: 10 };
             (vec![(Stream::Downstream, late)], LinkShows::LateMs(30), Unwell::SlowerThanMs(30))
         }
-        "postgres-blackhole" => (both(Toxic::Timeout { timeout_ms: 0 }), LinkShows::SilentMs(300), Unwell::NotReady),
-        _ => (vec![(Stream::Downstream, Toxic::ResetPeer { timeout_ms: 0 })], LinkShows::Broken, Unwell::NotReady),
+        _ => (both(Toxic::Timeout { timeout_ms: 0 }), LinkShows::SilentMs(300), Unwell::NotReady),
     };
     let harm = super::links_to(row, site, POSTGRES, toxics, shows, Greeting::Postgres);
     Ok(super::on_links(row, radius, site, harm, Box::new(readiness(site, unwell)?)))
+}
+
+/// Connections of the system to the primary reset, again and again.
+async fn resets(row: &'static FaultRow, mut radius: BlastRadius, site: &Site<'_>) -> Result<Planted> {
+    let client = site.topology.links().client().clone();
+    radius.allow_address(client.api_addr());
+    let links = site.topology.links().list().into_iter().filter(|link| link.server == POSTGRES);
+    let config = LinkResetsConfig {
+        name: row.name,
+        id: format!("f{}", site.number),
+        links: links.map(|link| (link.name, link.listen)).collect(),
+        greeting: Greeting::Postgres,
+        limit_ms: LIMIT_MS,
+    };
+    let fault = Box::new(Struck::new(LinkResets::new(config, client), row.tolerance));
+    Ok(Planted { row, fault, radius, probe: refused(site).await? })
 }
 
 /// One transaction that stays open.
