@@ -25,6 +25,7 @@ use super::process_tree::{continue_below, end_postgres, kill_tree, stands_still_
 use super::registration::Registration;
 use super::replication::ReplicationSource;
 use super::servers::POSTGRES_ADMIN;
+use super::shared_memory;
 use super::volume;
 
 /// What a host server runs.
@@ -332,6 +333,7 @@ impl Inner {
         let child = self.child().take();
         if let Some(mut child) = child {
             if let Ok(identity) = ProcessIdentity::of_pid(child.id()) {
+                shared_memory::note(&self.folder, identity)?;
                 kill_tree(identity, Some(&self.folder))?;
             }
             child.wait()?;
@@ -348,6 +350,7 @@ impl Inner {
             end_postgres(identity);
         }
         self.kill()?;
+        shared_memory::remove_noted(&self.folder)?;
         volume::unmount_below(&self.folder)?;
         match fs::remove_dir_all(&self.folder) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {

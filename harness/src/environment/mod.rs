@@ -19,6 +19,7 @@ pub mod registration;
 pub mod replication;
 pub mod servers;
 pub mod service_control;
+pub mod shared_memory;
 pub mod signing_key;
 pub mod supervisor;
 pub mod sweep;

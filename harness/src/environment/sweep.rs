@@ -25,6 +25,7 @@ use super::registration::{
     LABEL_OWNER_PID, LABEL_OWNER_PLACE, LABEL_OWNER_START, LABEL_RUN, RunRecord, SCRATCH_PREFIX, SCRATCH_RECORD,
     group_prefix, read_record, runs_folder,
 };
+use super::shared_memory::remove_noted;
 use super::volume::unmount_below;
 
 /// An engine that takes longer than this to list its containers is left to the next sweep.
@@ -143,7 +144,8 @@ fn remove_run(file: &Path, record: &RunRecord, swept: &mut Swept) {
     let recorded = recorded.filter(|identity| same_place && identity.alive());
     let recorded: Vec<_> = recorded.collect();
     swept.processes.extend(recorded.iter().filter(|leader| end_postgres(**leader)).map(|leader| leader.pid));
-    for identity in recorded.into_iter().chain(working_below(&record.scratch)).collect::<Vec<_>>() {
+    let found: Vec<_> = recorded.into_iter().chain(working_below(&record.scratch)).collect();
+    for identity in found.iter().copied() {
         if !identity.alive() {
             continue;
         }
@@ -153,7 +155,7 @@ fn remove_run(file: &Path, record: &RunRecord, swept: &mut Swept) {
         }
     }
     if same_place {
-        record.processes.values().for_each(|identity| forget_clock(identity.pid));
+        found.iter().chain(record.processes.values()).for_each(|identity| forget_clock(identity.pid));
     }
     match remove_groups(&group_prefix(&record.run_id)) {
         Ok(mut groups) => swept.groups.append(&mut groups),
@@ -161,6 +163,11 @@ fn remove_run(file: &Path, record: &RunRecord, swept: &mut Swept) {
     }
     let marked = read_record(&record.scratch.join(SCRATCH_RECORD)).is_some_and(|inside| inside.run_id == record.run_id);
     if marked {
+        for server in fs::read_dir(&record.scratch).into_iter().flatten().flatten() {
+            if let Err(error) = remove_noted(&server.path()) {
+                swept.left.push(format!("{error:#}"));
+            }
+        }
         match unmount_below(&record.scratch) {
             Ok(mut unmounted) => swept.volumes.append(&mut unmounted),
             Err(error) => swept.left.push(format!("{error:#}")),

@@ -63,14 +63,16 @@ pub async fn engine_for(kind: &str, store: &Path, run_id: &str) -> (Arc<Registra
 /// The memory that PostgreSQL servers below a folder share outside it: `/dev/shm` files, and ids of System V segments.
 pub(crate) fn shared_memory_below(scratch: &Path) -> (Vec<PathBuf>, Vec<String>) {
     let (mut files, mut segments) = (Vec::new(), Vec::new());
-    for server in std::fs::read_dir(scratch).unwrap().flatten() {
+    for server in std::fs::read_dir(scratch).into_iter().flatten().flatten() {
         let Ok(told) = std::fs::read_to_string(server.path().join("data/postmaster.pid")) else { continue };
         let lines: Vec<&str> = told.lines().collect();
         // Its pid, and as the seventh line the key and the id of its segment.
-        let maps = std::fs::read_to_string(format!("/proc/{}/maps", lines[0].trim())).unwrap_or_default();
+        let pid = lines.first().map_or("", |line| line.trim());
+        let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();
         let mapped = maps.lines().filter_map(|line| line.split_once("/dev/shm/"));
         files.extend(mapped.map(|(_, name)| Path::new("/dev/shm").join(name.trim_end())));
-        segments.extend(lines[6].split_whitespace().last().map(str::to_owned));
+        let told = lines.get(6).and_then(|line| line.split_whitespace().last());
+        segments.extend(told.map(str::to_owned));
     }
     (files, segments)
 }

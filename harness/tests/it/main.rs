@@ -8,6 +8,8 @@ mod environment_store_faults;
 mod environment_sweep;
 mod environment_wire_faults;
 mod environment_world;
+mod holdings;
+mod killed;
 mod oracle;
 mod points;
 mod smoke;
