@@ -31,11 +31,15 @@ pub enum Heard<'a> {
 
 /// Listens for as long as it lives.
 #[derive(Debug)]
-pub struct Listening(JoinHandle<()>);
+pub struct Listening {
+    task: JoinHandle<()>,
+    channel: &'static str,
+}
 
 impl Drop for Listening {
     fn drop(&mut self) {
-        self.0.abort();
+        self.task.abort();
+        metrics::gauge!("forecastle_listener_up", "channel" => self.channel).set(0.0);
     }
 }
 
@@ -49,7 +53,7 @@ pub fn listen(
     hear: impl Fn(Heard<'_>) + Send + Sync + 'static,
 ) -> Listening {
     let db = db.clone();
-    Listening(tokio::spawn(async move {
+    let task = tokio::spawn(async move {
         let mut pause = PAUSE_MIN;
         loop {
             let mut was_up = false;
@@ -66,7 +70,8 @@ pub fn listen(
             let jitter = rand::rng().random_range(0.5..=1.0);
             tokio::time::sleep(pause.mul_f64(jitter)).await;
         }
-    }))
+    });
+    Listening { task, channel }
 }
 
 /// One link's life; why it ended.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use forecastle_domain::{TenantId, UsageEventId};
+use forecastle_domain::UsageEventId;
 use uuid::Uuid;
 
 use super::{Claim, Settled, settled};
@@ -20,7 +20,7 @@ pub struct Outcome {
     pub result_hash: String,
 }
 
-/// What migration 0018 raises where a job is held whose forecast has ended.
+/// What `complete_jobs_of` raises where a job is held whose forecast has ended.
 const DATA_CORRUPTED: &str = "XX001";
 
 /// A job that has done its work.
@@ -40,23 +40,35 @@ pub struct Completion {
 /// means that it had been, or that another worker has the job.
 pub async fn complete(db: &Db, claim: &Claim, outcome: &Outcome, event: UsageEventId) -> Result<Settled, StoreError> {
     let completion = Completion { claim: *claim, outcome: Some((outcome.clone(), event)) };
-    let ended = complete_all(db, claim.tenant_id, std::slice::from_ref(&completion)).await?;
+    let ended = complete_all(db, &[&completion]).await?;
     ended.first().copied().ok_or(StoreError::NotFound)
 }
 
-/// The same for several jobs of one tenant in one transaction, each under its own fence: those whose
-/// lease is lost are left out, and the others are done. Answers in the order of `completions`.
+/// The same for several jobs in one transaction, one tenant's after the other's and each under its own fence: those
+/// whose lease is lost are left out, and the others are done. Answers in the order of `completions`.
 ///
 /// # Errors
 /// As [`complete`]; then none of them is known to be done.
-pub async fn complete_all(db: &Db, tenant: TenantId, completions: &[Completion]) -> Result<Vec<Settled>, StoreError> {
-    let mut jobs = Vec::with_capacity(completions.len());
-    let mut fences = Vec::with_capacity(completions.len());
-    let mut engines = Vec::with_capacity(completions.len());
-    let mut results = Vec::with_capacity(completions.len());
-    let mut hashes = Vec::with_capacity(completions.len());
-    let mut events = Vec::with_capacity(completions.len());
-    for Completion { claim, outcome } in completions {
+pub async fn complete_all(db: &Db, completions: &[&Completion]) -> Result<Vec<Settled>, StoreError> {
+    let mut by_tenant = completions.to_vec();
+    // In one order, so that two workers which end the same jobs do not wait for each other.
+    by_tenant.sort_unstable_by_key(|completion| (completion.claim.tenant_id.as_uuid(), completion.claim.job_id));
+    let (mut tenants, mut counts): (Vec<Uuid>, Vec<i32>) = (Vec::new(), Vec::new());
+    let mut jobs = Vec::with_capacity(by_tenant.len());
+    let mut fences = Vec::with_capacity(by_tenant.len());
+    let mut engines = Vec::with_capacity(by_tenant.len());
+    let mut results = Vec::with_capacity(by_tenant.len());
+    let mut hashes = Vec::with_capacity(by_tenant.len());
+    let mut events = Vec::with_capacity(by_tenant.len());
+    for Completion { claim, outcome } in by_tenant {
+        let tenant = claim.tenant_id.as_uuid();
+        match counts.last_mut() {
+            Some(count) if tenants.last() == Some(&tenant) => *count += 1,
+            _ => {
+                tenants.push(tenant);
+                counts.push(1);
+            }
+        }
         jobs.push(claim.job_id);
         fences.push(claim.fence);
         let outcome = outcome.as_ref();
@@ -65,17 +77,22 @@ pub async fn complete_all(db: &Db, tenant: TenantId, completions: &[Completion])
         hashes.push(outcome.map(|(outcome, _)| outcome.result_hash.as_str()));
         events.push(outcome.map(|(_, event)| event.as_uuid()));
     }
-    // A transaction of its own, which sets the tenant for itself. Under its fence, a second try changes nothing.
-    let statement = "SELECT app.complete_jobs($1, $2, $3, $4, $5, $6, $7)";
-    let scope = db.tenant(tenant);
-    let done = scope.read_all(statement, |query| {
-        query.bind(&jobs).bind(&fences).bind(&engines).bind(&results).bind(&hashes).bind(&events)
-    });
-    let done: Vec<(Uuid,)> = match done.await {
+    // A transaction of its own, which sets each tenant for itself; the tenants are those of the claims. Under its
+    // fence, a second try changes nothing.
+    let statement = "SELECT app.complete_jobs_of($1, $2, $3, $4, $5, $6, $7, $8)";
+    let query = || {
+        let query = sqlx::query_as(statement).bind(&tenants).bind(&counts).bind(&jobs).bind(&fences);
+        query.bind(&engines).bind(&results).bind(&hashes).bind(&events)
+    };
+    // One column, of records.
+    let done: Vec<((Uuid, Uuid),)> = match db.read_all(query).await {
         Err(StoreError::Refused { code }) if code == DATA_CORRUPTED => {
             return Err(StoreError::Corrupt { what: "forecasts.quota_state" });
         }
         done => done?,
     };
-    Ok(jobs.iter().map(|job| settled(done.iter().any(|(done,)| done == job))).collect())
+    let is_done = |completion: &&Completion| {
+        settled(done.contains(&((completion.claim.tenant_id.as_uuid(), completion.claim.job_id),)))
+    };
+    Ok(completions.iter().map(is_done).collect())
 }

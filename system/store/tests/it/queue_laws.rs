@@ -41,7 +41,7 @@ async fn a_drained_job_keeps_its_place_and_its_attempts_however_often_it_is_hand
         assert_eq!(jobs::hand_back(&bed.db, &job.claim).await, Ok(Settled::LeaseLost));
     }
     let job = claim(&bed.db, 1, LONG, LONG).await.jobs.remove(0);
-    let done = jobs::complete_all(&bed.db, ours.tenant.into(), &[completion(job.claim)]).await;
+    let done = jobs::complete_all(&bed.db, &[&completion(job.claim)]).await;
     assert_eq!(done, Ok(vec![Settled::Done]));
     let rows = "SELECT count(*) FROM app.jobs j JOIN app.job_attempts a USING (tenant_id, job_id)
                 WHERE j.attempts = 1 AND a.attempt = 1 AND a.outcome = 'succeeded' AND j.state = 'succeeded'
@@ -82,7 +82,7 @@ async fn a_lease_that_ran_out_writes_nothing_even_if_nobody_has_taken_the_job() 
     .await;
     let (db, claim) = (&bed.db, &job.claim);
     assert_eq!(jobs::heartbeat(db, claim, LONG, Some(50)).await, Ok(Settled::LeaseLost));
-    let done = jobs::complete_all(db, ours.tenant.into(), &[completion(*claim)]).await;
+    let done = jobs::complete_all(db, &[&completion(*claim)]).await;
     assert_eq!(done, Ok(vec![Settled::LeaseLost]));
     assert_eq!(jobs::fail(db, claim, Failure::Permanent, "x", "x").await, Ok(Settled::LeaseLost));
     assert_eq!(jobs::retry(db, claim, LONG, "x").await, Ok(Settled::LeaseLost));
@@ -106,7 +106,7 @@ async fn after_its_deadline_a_job_may_only_fail_whoever_holds_it() {
         count(admin, "SELECT count(*) FROM app.jobs WHERE deadline_at < clock_timestamp()").await == 1
     })
     .await;
-    let done = jobs::complete_all(&bed.db, ours.tenant.into(), &[completion(job.claim)]).await;
+    let done = jobs::complete_all(&bed.db, &[&completion(job.claim)]).await;
     assert_eq!(done, Ok(vec![Settled::LeaseLost]));
     let mut ended = Vec::new();
     let db = &bed.db;
@@ -136,16 +136,45 @@ async fn a_batch_completes_whoever_holds_its_lease_and_leaves_out_who_does_not()
         assert_eq!((batch[probe].kind.as_str(), batch[probe].input.is_null()), (KIND_PROBE, true));
         completions[probe].outcome = None;
     }
-    let answers = jobs::complete_all(&bed.db, ours.tenant.into(), &completions).await.unwrap();
+    let answers = jobs::complete_all(&bed.db, &completions.iter().collect::<Vec<_>>()).await.unwrap();
     let (done, lost) = (Settled::Done, Settled::LeaseLost);
     assert_eq!(answers, [done, lost, done, done, done]);
-    let again = jobs::complete_all(&bed.db, ours.tenant.into(), &completions).await.unwrap();
+    let again = jobs::complete_all(&bed.db, &completions.iter().collect::<Vec<_>>()).await.unwrap();
     assert_eq!(again, [lost; 5]);
     assert_eq!(count(&mut bed.admin, "SELECT count(*) FROM app.usage_events").await, 2);
     assert_eq!(count(&mut bed.admin, "SELECT count(*) FROM app.jobs WHERE state = 'succeeded'").await, 4);
     let closed = "SELECT count(*) FROM app.job_attempts WHERE outcome = 'succeeded'";
     assert_eq!(count(&mut bed.admin, closed).await, 4);
     assert_eq!(jobs::count_open(&bed.db, ours.tenant.into(), KIND_PROBE).await, Ok(0));
+}
+
+#[tokio::test]
+async fn jobs_of_several_tenants_end_in_one_transaction_each_under_its_own_tenant() {
+    let mut bed = bed().await;
+    let mut tenants = Vec::new();
+    for _ in 0..3 {
+        let ours = customers::sign_up(&mut bed.admin, "PRO", "USD", "2026-01-01").await;
+        for _ in 0..2 {
+            customers::queue_forecast(&mut bed.admin, &ours, &customers::scenario_input()).await;
+        }
+        tenants.push(ours.tenant);
+    }
+    let batch = claim(&bed.db, 6, LONG, LONG).await.jobs;
+    let mut completions: Vec<Completion> = batch.iter().map(|job| completion(job.claim)).collect();
+    // One under its neighbour's name, which must find nothing there.
+    completions[0].claim.tenant_id = tenants[2].into();
+    completions.rotate_left(3);
+    let answers = jobs::complete_all(&bed.db, &completions.iter().collect::<Vec<_>>()).await.unwrap();
+    let (done, lost) = (Settled::Done, Settled::LeaseLost);
+    assert_eq!(answers, [done, done, done, lost, done, done]);
+    let ended = "SELECT count(*) FROM app.usage_events u JOIN app.forecasts f USING (tenant_id, forecast_id)
+                 JOIN app.jobs j ON j.tenant_id = f.tenant_id AND j.subject_id = f.forecast_id
+                 JOIN app.job_attempts a ON a.tenant_id = j.tenant_id AND a.job_id = j.job_id
+                 WHERE f.state = 'succeeded' AND j.state = 'succeeded' AND a.outcome = 'succeeded'";
+    assert_eq!(count(&mut bed.admin, ended).await, 5);
+    assert_eq!(count(&mut bed.admin, "SELECT count(DISTINCT xmin::text) FROM app.usage_events").await, 1);
+    let told = "SELECT count(*) FROM app.forecast_events WHERE state = 'succeeded' AND percent = 100";
+    assert_eq!(count(&mut bed.admin, told).await, 5);
 }
 
 #[tokio::test(flavor = "multi_thread")]
