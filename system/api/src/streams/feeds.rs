@@ -1,4 +1,5 @@
-//! One reader of each watched tenant's line of events, and one listening link for all of them.
+//! One reader of each watched tenant's line of events, and one listening link for all of them. The link wakes its
+//! server's side at every commit that rings, so it is there only while somebody watches, and a while after.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,6 +20,8 @@ const PAGE: u32 = 256;
 /// First pause before events are looked for again that are there and may not be read yet; doubles.
 const PAUSE_MIN: Duration = Duration::from_millis(5);
 const PAUSE_MAX: Duration = Duration::from_millis(200);
+/// How long the link stays after the last stream has gone: whoever lost theirs comes back at once.
+const LISTEN_AFTER: Duration = Duration::from_secs(30);
 
 struct Feed {
     live: broadcast::Sender<Arc<ForecastEvent>>,
@@ -28,14 +31,24 @@ struct Feed {
     _reading: AbortOnDropHandle<()>,
 }
 
-type Map = Arc<Mutex<HashMap<TenantId, Feed>>>;
+/// What an instance's streams share.
+#[derive(Default)]
+struct Watched {
+    feeds: HashMap<TenantId, Feed>,
+    listening: Option<Listening>,
+    /// Counts the times that the last stream has gone.
+    left: u64,
+}
+
+type Map = Arc<Mutex<Watched>>;
 
 /// The feeds of one instance.
 pub(crate) struct Feeds {
     db: Db,
     poll: Duration,
+    listen_keep_alive: Duration,
+    listen_after: Duration,
     feeds: Map,
-    _listening: Listening,
 }
 
 /// One stream's part in its tenant's feed.
@@ -44,31 +57,45 @@ pub(crate) struct Subscription {
     pub(crate) live: broadcast::Receiver<Arc<ForecastEvent>>,
     begun: watch::Receiver<bool>,
     tenant: TenantId,
+    listen_after: Duration,
     feeds: Map,
 }
 
 impl Feeds {
-    /// Must be called inside a runtime; listens for as long as it lives.
     pub(crate) fn new(db: Db, poll: Duration, listen_keep_alive: Duration) -> Self {
-        let feeds: Map = Arc::default();
-        let woken = Arc::clone(&feeds);
-        let listening = listen(&db, events::CHANNEL, listen_keep_alive, move |heard| match heard {
-            // Something may have been missed.
-            Heard::Connected => lock(&woken).values().for_each(|feed| feed.wake.notify_one()),
-            Heard::Rung(tenant) => {
-                if let Some(feed) = tenant.parse().ok().and_then(|id| lock(&woken).get(&id).map(|f| f.wake.clone())) {
-                    feed.notify_one();
-                }
-            }
-        });
-        Self { db, poll, feeds, _listening: listening }
+        Self { db, poll, listen_keep_alive, listen_after: LISTEN_AFTER, feeds: Arc::default() }
     }
 
+    /// Must be called inside a runtime.
     pub(crate) fn subscribe(&self, tenant: TenantId) -> Subscription {
-        let mut feeds = lock(&self.feeds);
-        let feed = feeds.entry(tenant).or_insert_with(|| self.begin(tenant));
+        let mut watched = lock(&self.feeds);
+        watched.listening.get_or_insert_with(|| self.listen());
+        let feed = watched.feeds.entry(tenant).or_insert_with(|| self.begin(tenant));
         feed.watchers += 1;
-        Subscription { live: feed.live.subscribe(), begun: feed.begun.clone(), tenant, feeds: Arc::clone(&self.feeds) }
+        Subscription {
+            live: feed.live.subscribe(),
+            begun: feed.begun.clone(),
+            tenant,
+            listen_after: self.listen_after,
+            feeds: Arc::clone(&self.feeds),
+        }
+    }
+
+    fn listen(&self) -> Listening {
+        let woken = Arc::downgrade(&self.feeds);
+        listen(&self.db, events::CHANNEL, self.listen_keep_alive, move |heard| {
+            let Some(woken) = woken.upgrade() else { return };
+            match heard {
+                // Something may have been missed.
+                Heard::Connected => lock(&woken).feeds.values().for_each(|feed| feed.wake.notify_one()),
+                Heard::Rung(tenant) => {
+                    let wake = tenant.parse().ok().and_then(|id| lock(&woken).feeds.get(&id).map(|f| f.wake.clone()));
+                    if let Some(wake) = wake {
+                        wake.notify_one();
+                    }
+                }
+            }
+        })
     }
 
     fn begin(&self, tenant: TenantId) -> Feed {
@@ -90,17 +117,37 @@ impl Subscription {
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        let mut feeds = lock(&self.feeds);
-        if let Some(feed) = feeds.get_mut(&self.tenant) {
-            feed.watchers -= 1;
-            if feed.watchers == 0 {
-                feeds.remove(&self.tenant);
-            }
+        let mut watched = lock(&self.feeds);
+        let Some(feed) = watched.feeds.get_mut(&self.tenant) else { return };
+        feed.watchers -= 1;
+        if feed.watchers > 0 {
+            return;
+        }
+        watched.feeds.remove(&self.tenant);
+        if watched.feeds.is_empty() {
+            watched.left += 1;
+            stop_listening_later(&self.feeds, watched.left, self.listen_after);
         }
     }
 }
 
-fn lock(feeds: &Map) -> std::sync::MutexGuard<'_, HashMap<TenantId, Feed>> {
+/// Unless somebody has come since.
+fn stop_listening_later(feeds: &Map, left: u64, listen_after: Duration) {
+    // Outside a runtime everything ends, the link too.
+    let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+    let feeds = Arc::downgrade(feeds);
+    runtime.spawn(async move {
+        tokio::time::sleep(listen_after).await;
+        if let Some(feeds) = feeds.upgrade() {
+            let mut watched = lock(&feeds);
+            if watched.feeds.is_empty() && watched.left == left {
+                watched.listening = None;
+            }
+        }
+    });
+}
+
+fn lock(feeds: &Map) -> std::sync::MutexGuard<'_, Watched> {
     feeds.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -176,4 +223,33 @@ async fn read_on(
 /// So that the feeds do not ask in step.
 fn jitter() -> f64 {
     rand::rng().random_range(0.5..=1.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use forecastle_store::DbOptions;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_link_is_there_while_somebody_watches_and_a_while_after() {
+        // Nobody is there: the link tries again and again, which is all that is asked of it here.
+        let db = Db::open(DbOptions::new("postgres://nobody@127.0.0.1:1/nothing", "test")).unwrap();
+        let tenant = TenantId::from_uuid(uuid::Uuid::now_v7());
+        let mut feeds = Feeds::new(db, Duration::from_secs(1), Duration::from_secs(1));
+        feeds.listen_after = Duration::from_millis(200);
+        let is_listening = || lock(&feeds.feeds).listening.is_some();
+        assert!(!is_listening());
+        drop(feeds.subscribe(tenant));
+        assert!(is_listening(), "for those who come back");
+        let back = feeds.subscribe(tenant);
+        tokio::time::sleep(feeds.listen_after * 3).await;
+        assert!(is_listening(), "somebody has come back");
+        drop(back);
+        let end = tokio::time::Instant::now() + Duration::from_secs(10);
+        while is_listening() {
+            assert!(tokio::time::Instant::now() < end, "nobody watches");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
 }

@@ -7,6 +7,7 @@ use sqlx::{Connection as _, PgConnection};
 use crate::fixtures::{Instance, config, text};
 use crate::product::join_all;
 use crate::servers::Servers;
+use crate::streams::Reader;
 
 /// What the instance under test is given.
 const GIVEN: u32 = 6;
@@ -23,6 +24,9 @@ async fn an_instance_holds_no_more_connections_than_it_was_given() {
     let session = api.sign_up("ada", "PRO").await;
     let token = text(&session, "access_token");
     api.get("/v1/me", token).await.expect(200);
+    // With a stream open the instance also holds the link that listens for it.
+    let mut stream = Reader::open(&api, token, "", None).await;
+    stream.told("ready").await;
 
     // Whoever gets a connection keeps it until the lock is given up, and somebody gets none.
     let mut holder = PgConnection::connect(&servers.database_url("postgres")).await.unwrap();

@@ -18,7 +18,7 @@ const LONG: Duration = Duration::from_secs(60);
 const ABSENT: &str = "00000000-0000-4000-8000-000000000000";
 
 #[derive(Debug, Clone, PartialEq)]
-struct Told {
+pub(crate) struct Told {
     event: String,
     id: String,
     data: Value,
@@ -31,13 +31,13 @@ impl Told {
 }
 
 /// A client of one stream.
-struct Reader {
+pub(crate) struct Reader {
     response: reqwest::Response,
     buffer: String,
 }
 
 impl Reader {
-    async fn open(api: &Instance, token: &str, query: &str, last: Option<&str>) -> Self {
+    pub(crate) async fn open(api: &Instance, token: &str, query: &str, last: Option<&str>) -> Self {
         let mut request = reqwest::Client::new().get(api.url(&format!("/v1/forecasts/events{query}")));
         if let Some(last) = last {
             request = request.header("last-event-id", last);
@@ -85,7 +85,7 @@ impl Reader {
         }
     }
 
-    async fn told(&mut self, event: &str) -> Told {
+    pub(crate) async fn told(&mut self, event: &str) -> Told {
         let told = self.next().await.expect("a message");
         assert_eq!(told.event, event, "{told:?}");
         told
@@ -142,6 +142,17 @@ impl Bed {
 
     async fn count(&mut self, statement: &str) -> i64 {
         sqlx::query_scalar(AssertSqlSafe(statement.to_owned())).fetch_one(&mut self.admin).await.unwrap()
+    }
+
+    /// The server's side of the one link that listens, once a stream has made it.
+    async fn listening_pid(&mut self) -> i64 {
+        let end = Instant::now() + PATIENCE;
+        while self.count("SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'LISTEN%'").await == 0 {
+            assert!(Instant::now() < end, "nobody listens");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert_eq!(self.count("SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'LISTEN%'").await, 1);
+        self.count("SELECT pid::bigint FROM pg_stat_activity WHERE query LIKE 'LISTEN%'").await
     }
 }
 
@@ -254,7 +265,7 @@ async fn streams_are_counted_and_share_one_listening_connection() {
     assert_eq!(refused.code(), (429, "too_many_streams".to_owned()));
     assert_ne!(refused.header("retry-after"), "");
     assert_eq!(bed.api.get("/v1/forecasts/events", &bob.0).await.code(), (503, "unavailable".to_owned()));
-    assert_eq!(bed.count("SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'LISTEN%'").await, 1);
+    bed.listening_pid().await;
     drop(open.remove(0));
     let end = Instant::now() + PATIENCE;
     while bed.api.status(Method::GET, "/v1/forecasts/events", &bob.0).await.0 != 200 {
@@ -269,7 +280,7 @@ async fn a_frozen_listening_link_costs_time_and_nothing_else() {
     let ada = bed.customer("ada").await;
     let mut reader = Reader::open(&bed.api, &ada.0, "", None).await;
     reader.told("ready").await;
-    let pid = bed.count("SELECT pid::bigint FROM pg_stat_activity WHERE query LIKE 'LISTEN%'").await.to_string();
+    let pid = bed.listening_pid().await.to_string();
     let signal = |name: &str| {
         assert!(std::process::Command::new("kill").args([name, &pid]).status().unwrap().success());
     };
