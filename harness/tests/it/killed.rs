@@ -80,20 +80,22 @@ async fn the_next_start_cleans(store: &Path, holdings: &Holdings) {
 }
 
 /// When a fault begins, milliseconds: what others need in order to land is hurt last.
-fn at_ms(target: &str) -> u64 {
+fn at_ms(fault: &str, target: &str) -> u64 {
     match target {
-        "clients" => 1_000,
+        // A job has to be under way, while everything else is well.
+        _ if matches!(fault, "worker-freeze" | "worker-crash") => 1_500,
+        "clients" => 4_000,
         "postgres" => 10_000,
         "redis" => 8_000,
-        "replica-1" | "replica-2" => 7_000,
-        link if catalogue::role_and_store(link).is_some() => 6_500,
-        _ => 5_000,
+        "replica-1" | "replica-2" => 7_500,
+        link if catalogue::role_and_store(link).is_some() => 7_000,
+        _ => 6_000,
     }
 }
 
 fn schedule(faults: &[(&str, &str)]) -> String {
     let lines = faults.iter().map(|(fault, target)| {
-        let at_ms = at_ms(target);
+        let at_ms = at_ms(fault, target);
         format!("\n[[fault]]\nname = \"{fault}\"\ntarget = \"{target}\"\nat_ms = {at_ms}\nduration_ms = {STANDS_MS}\n")
     });
     format!("load_ms = {LOAD_MS}\n{}", lines.collect::<String>())
