@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::Result;
-use nogo_faults::catalogue::{Family, Parameter, Takes};
+use nogo_faults::catalogue::{Parameter, Takes};
 use nogo_faults::{Condition, FaultRow, ParamValue, Schedule, ScheduleError, Step, catalogue};
 use nogo_invariants::history::F;
 use rand::{RngExt as _, SeedableRng as _};
@@ -169,7 +169,7 @@ fn draw(text: &str, stream: [u8; 32]) -> Result<Schedule, String> {
                 duration_ms: entry.duration_ms,
                 params: params.clone(),
             };
-            if catalogue::family_of(row) == Family::Wire {
+            if row.is_of_rules() {
                 catalogue::rules_of(&step, "").map_err(|wrong| at_line(said_at, wrong))?;
             }
             drawn.push((step, place));

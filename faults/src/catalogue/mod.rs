@@ -15,6 +15,7 @@ mod parameters;
 mod placebo;
 mod postgres;
 mod process;
+mod provider;
 mod redis;
 mod wire;
 
@@ -52,6 +53,8 @@ pub enum Family {
     Network,
     /// Single requests on those links, by what they say.
     Wire,
+    /// The payment provider: its answers and its events.
+    Provider,
     /// The APIs, by their clients.
     Client,
     /// Nothing.
@@ -59,12 +62,13 @@ pub enum Family {
 }
 
 /// The families in the order in which they are listed, with their rows.
-const FAMILIES: [(Family, &[FaultRow]); 7] = [
+const FAMILIES: [(Family, &[FaultRow]); 8] = [
     (Family::Postgres, postgres::ROWS),
     (Family::Redis, redis::ROWS),
     (Family::Process, process::ROWS),
     (Family::Network, network::ROWS),
     (Family::Wire, wire::ROWS),
+    (Family::Provider, provider::ROWS),
     (Family::Client, client::ROWS),
     (Family::Placebo, placebo::ROWS),
 ];
@@ -90,11 +94,18 @@ pub fn family_of(row: &FaultRow) -> Family {
 }
 
 impl FaultRow {
+    /// Whether it is made of rules of a protocol, so that connections have to be followed.
+    #[must_use]
+    pub fn is_of_rules(&self) -> bool {
+        matches!(family_of(self), Family::Wire | Family::Provider)
+    }
+
     /// What a schedule may say of it beyond victim and time.
     #[must_use]
     pub fn parameters(&self) -> &'static [Parameter] {
         match family_of(self) {
             Family::Wire => wire::parameters(self),
+            Family::Provider => provider::parameters(self),
             _ if self.name == "pool-exhaustion" => parameters::POOL,
             _ => &[],
         }

@@ -8,8 +8,8 @@ use super::FaultRow;
 use crate::fault::Tolerance;
 
 const BOTH: &[&str] = &["docker", "process"];
-/// Stores, as victims name them last.
-const STORES: [&str; 4] = ["postgres", "redis", "replica-1", "replica-2"];
+/// What links lead to, as victims name it last: stores, the provider, the APIs where its events go.
+const STORES: [&str; 6] = ["postgres", "redis", "replica-1", "replica-2", "provider", "webhooks"];
 
 const SILENT: &[&str] = &[
     "api-1-postgres",

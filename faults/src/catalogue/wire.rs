@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use super::parameters::{Parameter, Takes};
-use super::{FaultRow, role_and_store};
+use super::{Family, FaultRow, family_of, find, provider, role_and_store};
 use crate::fault::Tolerance;
 use crate::protocol::{
     Action, CommitPattern, Occurrence, Pattern, Place, PostgresPattern, RedisPattern, Rule, RuleError,
@@ -25,8 +25,9 @@ const TO_POSTGRES: &[&str] = &[
 ];
 const TO_REDIS: &[&str] = &["apis-redis", "api-1-redis", "api-2-redis"];
 
-const RULE_LIVE: &str = "the proxies ask the rules for every request, and count those that match";
-const READ_ON_THE_WIRE: &str = "the proxies read the server's own word that it had done it, and the client never did";
+pub(super) const RULE_LIVE: &str = "the proxies ask the rules for every request, and count those that match";
+pub(super) const READ_ON_THE_WIRE: &str =
+    "the proxies read the server's own word that it had done it, and the client never did";
 
 const fn tolerance(goodput_percent_min: u8, outage_ms_max: u64, recover_ms_max: u64) -> Tolerance {
     Tolerance { goodput_ratio_min: goodput_percent_min as f64 / 100.0, outage_ms_max, recover_ms_max }
@@ -109,12 +110,12 @@ pub(super) const ROWS: &[FaultRow] = &[
     },
 ];
 
-const KTH: Parameter = Parameter {
+pub(super) const KTH: Parameter = Parameter {
     name: "kth",
     what: "the first request that is hurt, counted from the beginning of the window",
     takes: Takes::Whole { min: 1, max: 1_000_000, default: 1 },
 };
-const TIMES: Parameter = Parameter {
+pub(super) const TIMES: Parameter = Parameter {
     name: "times",
     what: "how many are hurt, one after the other",
     takes: Takes::Whole { min: 1, max: 100, default: 5 },
@@ -153,17 +154,18 @@ pub(super) fn parameters(row: &FaultRow) -> &'static [Parameter] {
     }
 }
 
-/// The rules that a step of this family stands for, named `<id>-1` and so on; one for each request that is hurt.
+/// The rules that a step of this family, or of the provider's, stands for, named `<id>-1` and so on; one for each request that is hurt.
 ///
 /// # Errors
 /// In words: a parameter that the fault does not have or that says nothing, or a fault of another family.
 pub fn rules_of(step: &Step, id: &str) -> Result<Vec<Rule>, String> {
-    let row = ROWS.iter().find(|row| row.name == step.fault);
+    let row = find(&step.fault).filter(|row| row.is_of_rules());
     let row = row.ok_or_else(|| format!("{} is no rule of a protocol", step.fault))?;
     row.check_parameters(&step.params)?;
     let given = Given { row, params: &step.params };
-    let pattern = pattern(&given);
-    let (place, action) = what_happens(&given);
+    let of_provider = family_of(row) == Family::Provider;
+    let pattern = if of_provider { provider::pattern(&given) } else { pattern(&given) };
+    let (place, action) = if of_provider { provider::what_happens(&given) } else { what_happens(&given) };
     let (role, _) = role_and_store(&step.target).ok_or_else(|| format!("{} is no link", step.target))?;
     // `apis` are all of the role `api`; a process is named as it is.
     let role = role.strip_suffix('s').unwrap_or(role);
@@ -182,25 +184,25 @@ pub fn rules_of(step: &Step, id: &str) -> Result<Vec<Rule>, String> {
 }
 
 /// Parameters with their defaults.
-struct Given<'a> {
-    row: &'a FaultRow,
+pub(super) struct Given<'a> {
+    pub(super) row: &'a FaultRow,
     params: &'a BTreeMap<String, ParamValue>,
 }
 
 impl Given<'_> {
     fn value(&self, name: &str) -> Option<ParamValue> {
-        let default = || parameters(self.row).iter().find(|known| known.name == name)?.default_value();
+        let default = || self.row.parameters().iter().find(|known| known.name == name)?.default_value();
         self.params.get(name).cloned().or_else(default)
     }
 
-    fn whole(&self, name: &str) -> u64 {
+    pub(super) fn whole(&self, name: &str) -> u64 {
         match self.value(name) {
             Some(ParamValue::Whole(given)) => given.unsigned_abs(),
             _ => 1,
         }
     }
 
-    fn text(&self, name: &str) -> Option<String> {
+    pub(super) fn text(&self, name: &str) -> Option<String> {
         match self.value(name) {
             Some(ParamValue::Text(given)) => Some(given),
             _ => None,
@@ -275,7 +277,7 @@ mod tests {
 
     #[test]
     fn every_row_makes_rules_for_every_victim_without_a_parameter() {
-        for row in ROWS {
+        for row in ROWS.iter().chain(provider::ROWS) {
             for target in row.targets {
                 assert!(!rules_of(&step(row.name, target, &[]), "f1").unwrap().is_empty(), "{} {target}", row.name);
             }

@@ -159,6 +159,7 @@ fn protocol_of(server: &str) -> Protocol {
     match server {
         RedisControl::NAME => Protocol::Redis,
         PROVIDER => Protocol::Http,
+        api if api.starts_with("api-") => Protocol::Http,
         _ => Protocol::Postgres,
     }
 }

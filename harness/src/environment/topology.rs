@@ -3,7 +3,7 @@
 //! Processes are named `api-1`, `worker-1`, `biller-1`; each reaches each server by a link of its
 //! own. The harness's own readers and faults connect past the links.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,6 +27,7 @@ use super::supervisor::{Finished, ProcessSpec, Supervisor};
 use super::system_process::SystemProcess;
 use super::writing_functions::writing_functions;
 use crate::exit_code::EndsWith;
+use crate::provider::WebhookSecret;
 
 /// Name of PostgreSQL in links.
 pub const POSTGRES: &str = "postgres";
@@ -77,6 +78,8 @@ pub struct TopologySpec {
     pub clock_library: Option<PathBuf>,
     /// Rules that are asked for every request on every link; none leaves connections unfollowed.
     pub rule_book: Option<RuleBook>,
+    /// What the provider signs its events with; none where it sends none.
+    pub webhook_secret: Option<WebhookSecret>,
     /// Where the payment provider's double listens.
     pub provider: SocketAddr,
     /// Further flags of `serve`.
@@ -101,6 +104,7 @@ impl TopologySpec {
             postgres_data_mib: None,
             clock_library: None,
             rule_book: None,
+            webhook_secret: None,
             provider,
             api_arguments: Vec::new(),
             worker_arguments: Vec::new(),
@@ -246,7 +250,12 @@ impl Topology {
         environment.extend(self.clock(name)?);
         let pool_max = self.spec.pool_max.to_string();
         // Where it is found again after a restart.
-        let listen = format!("127.0.0.1:{}", free_port()?);
+        let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
+        if let Some(secret) = &self.spec.webhook_secret {
+            environment.push(("FORECASTLE_WEBHOOK_SECRETS".to_owned(), secret.setting()));
+            self.links.open(PROVIDER, name, listen).await?;
+        }
+        let listen = listen.to_string();
         let arguments = ["serve", "--listen", &listen, "--instance", name, "--pool-max", &pool_max];
         let spec = self.process(name, &arguments, &self.spec.api_arguments, environment);
         Ok(ProcessSpec { ready_path: Some("/readyz"), ..spec })
@@ -408,6 +417,12 @@ impl Topology {
         let replica = self.replicas.iter().find(|(replica, _)| replica == name).map(|(_, server)| server);
         let found = if name == POSTGRES { Some(&self.postgres) } else { replica };
         found.with_context(|| format!("find server {name}"))
+    }
+
+    /// What the provider signs its events with, where it sends some.
+    #[must_use]
+    pub fn webhook_secret(&self) -> Option<WebhookSecret> {
+        self.spec.webhook_secret
     }
 
     /// The links, with the client that faults act through.

@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use nogo_faults::catalogue::Family;
 use nogo_faults::{FaultId, OpenFaults, Schedule, Step, catalogue};
 use nogo_invariants::history::{F, FaultEvent, FaultState, Proof, ProofKind};
 use sqlx::PgPool;
@@ -21,6 +20,7 @@ use super::effect::EffectProbe;
 use super::planting::{Planted, Site, plant};
 use crate::environment::topology::Topology;
 use crate::experiment::Limits;
+use crate::provider::ProviderBook;
 use crate::recorder::Recorder;
 use crate::workload::Load;
 
@@ -37,6 +37,8 @@ pub struct Nemesis {
     pub recorder: Recorder,
     /// Read-only connections past every proxy.
     pub reader: PgPool,
+    /// What the payment provider knows.
+    pub provider: Arc<ProviderBook>,
     /// The ledger of open faults.
     pub open: OpenFaults,
     /// Waits.
@@ -157,7 +159,15 @@ impl Nemesis {
         let named = named(index, step);
         let mut realised = Step { when: None, ..step.clone() };
         self.recorder.fault(event(&named, FaultState::Requested, Vec::new(), None));
-        let site = Site { step, number: index + 1, topology: &self.topology, load: &self.load, reader: &self.reader };
+        let site = Site {
+            step,
+            number: index + 1,
+            topology: &self.topology,
+            load: &self.load,
+            reader: &self.reader,
+            recorder: &self.recorder,
+            provider: &self.provider,
+        };
         let Planted { row, fault, radius, mut probe } = match plant(&site).await {
             Ok(planted) => planted,
             Err(error) => {
@@ -183,10 +193,7 @@ impl Nemesis {
         };
         self.recorder.fault(event(&named, FaultState::Installed, vec![control], None));
         // A request that is named may come at any time of the window.
-        let until_ms = match catalogue::family_of(row) {
-            Family::Wire => step.duration_ms,
-            _ => self.limits.effect_ms,
-        };
+        let until_ms = if row.is_of_rules() { step.duration_ms } else { self.limits.effect_ms };
         tokio::select! {
             () = stop.cancelled() => {}
             () = self.observe(&named, id, probe.as_mut(), until_ms) => {}

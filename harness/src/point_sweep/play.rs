@@ -15,7 +15,7 @@ use super::actor::Actor;
 use super::plan::Story;
 use super::scene::{LOOK_EVERY, Scene};
 use crate::client::Request;
-use crate::provider::Charge;
+use crate::provider::{Charge, charge_succeeded};
 use crate::randomness::uuid;
 use crate::workload::Done;
 
@@ -116,18 +116,9 @@ impl<'a> Play<'a> {
     async fn webhook(&mut self) -> Result<()> {
         let charge = self.props.charges.last().cloned().context("find the charge that the event is about")?;
         let event_id = "evt_sweep_1";
-        let body = json!({
-            "type": "charge.succeeded",
-            "data": {
-                "id": charge.id,
-                "amount_minor": charge.amount_minor,
-                "currency": charge.currency,
-                "idempotency_key": charge.idempotency_key,
-                "reference": charge.reference,
-            },
-        });
+        let body = charge_succeeded(&charge);
         let sent_s = Timestamp::now().as_second();
-        let signature = self.scene.stage.sign_webhook(event_id, sent_s, &serde_json::to_vec(&body)?)?;
+        let signature = self.scene.stage.webhook_secret.sign(event_id, sent_s, &serde_json::to_vec(&body)?)?;
         let mut request = Request::new("POST", WEBHOOK_ROUTE.trim_start_matches("POST ")).with_body(body);
         request.headers = vec![
             ("webhook-id", event_id.to_owned()),

@@ -228,7 +228,7 @@ impl Scene {
                     ("provider-patience-ms", "1000".to_owned()),
                 ]));
                 environment.push(("FORECASTLE_SIGNING_KEYS".to_owned(), self.stage.signing_key.setting()));
-                environment.push(("FORECASTLE_WEBHOOK_SECRETS".to_owned(), self.stage.webhook_secret()));
+                environment.push(("FORECASTLE_WEBHOOK_SECRETS".to_owned(), self.stage.webhook_secret.setting()));
                 "serve"
             }
             "worker" => {

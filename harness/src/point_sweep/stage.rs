@@ -7,11 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use hmac::{Hmac, KeyInit as _, Mac as _};
 use nogo_invariants::Canaries;
-use sha2::Sha256;
 use sqlx::{Connection as _, Executor as _, PgConnection};
 
 use super::plan::{Story, SweepSettings};
@@ -22,6 +18,7 @@ use crate::environment::servers::{PostgresServer, RedisServer, dsn, random_passw
 use crate::environment::signing_key::SigningKey;
 use crate::environment::supervisor::{ProcessSpec, Supervisor};
 use crate::environment::writing_functions::writing_functions;
+use crate::provider::WebhookSecret;
 use crate::randomness::Randomness;
 use crate::recorder::RunClock;
 use crate::workload::{LoadSpec, TenantProfile, draw_tenants};
@@ -58,7 +55,7 @@ pub(super) struct Stage {
     pub signing_key: SigningKey,
     /// Functions that write although a SELECT calls them.
     pub writing_functions: Vec<String>,
-    webhook_secret: [u8; 32],
+    pub webhook_secret: WebhookSecret,
     app_password: String,
     read_password: String,
     api_ports: BTreeMap<String, u16>,
@@ -103,7 +100,7 @@ impl Stage {
             profiles,
             signing_key: SigningKey::generate(),
             writing_functions: Vec::new(),
-            webhook_secret: rand::random(),
+            webhook_secret: WebhookSecret::generate(),
             app_password: random_password(),
             read_password: random_password(),
             api_ports,
@@ -184,18 +181,5 @@ impl Stage {
     pub(super) fn api_address(&self, name: &str) -> Result<SocketAddr> {
         let port = self.api_ports.get(name).with_context(|| format!("find the port of {name}"))?;
         Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, *port)))
-    }
-
-    /// The secret that provider and system share, as the system is told it.
-    pub(super) fn webhook_secret(&self) -> String {
-        format!("whsec_{}", STANDARD.encode(self.webhook_secret))
-    }
-
-    /// The signature of a message of the provider, by the Standard Webhooks scheme.
-    pub(super) fn sign_webhook(&self, id: &str, timestamp_s: i64, body: &[u8]) -> Result<String> {
-        let mut mac = Hmac::<Sha256>::new_from_slice(&self.webhook_secret).context("take the webhook secret")?;
-        mac.update(format!("{id}.{timestamp_s}.").as_bytes());
-        mac.update(body);
-        Ok(format!("v1,{}", STANDARD.encode(mac.finalize().into_bytes())))
     }
 }

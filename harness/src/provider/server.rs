@@ -90,6 +90,11 @@ impl Provider {
         self.book.snapshot()
     }
 
+    /// The book itself, which outlives the server.
+    pub fn ledger(&self) -> Arc<ProviderBook> {
+        Arc::clone(&self.book)
+    }
+
     /// Ends the server and hands the book back.
     pub async fn stop(self) -> BookSnapshot {
         self.stop.cancel();

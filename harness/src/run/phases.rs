@@ -1,12 +1,13 @@
 //! The phases in their order: provision, seed, steady, baseline, load with its faults, heal, quiesce, final.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use nogo_faults::{BookLimits, OpenFaults, RuleBook, Schedule};
+use nogo_faults::{Action, BookLimits, HttpPattern, Occurrence, OpenFaults, Pattern, Place, Rule, RuleBook, Schedule};
 use nogo_invariants::Canaries;
 use nogo_invariants::checker::judge;
 use nogo_invariants::evidence::{Evidence, Manifest as Facts};
@@ -30,7 +31,7 @@ use crate::experiment::Experiment;
 use crate::judgement::read_history_so_far;
 use crate::nemesis::{Nemesis, Realised};
 use crate::progress::Progress;
-use crate::provider::Provider;
+use crate::provider::{Provider, WebhookSecret};
 use crate::randomness::Randomness;
 use crate::recorder::Recorder;
 use crate::run_directory::RunDirectory;
@@ -43,6 +44,14 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 const WARM_UP_S: u64 = 2;
 /// Rounds of foreign attempts after everything is healed.
 const HEALED_FOREIGN_ROUNDS: usize = 20;
+
+/// Which of the first charges do not reach the provider where some are to be made under a fault: all but so many that it
+/// has something to tell of.
+const CHARGES_HELD_BACK: RangeInclusive<u64> = 7..=200;
+
+fn held_back(k: u64) -> String {
+    format!("first-charges-{k}")
+}
 
 /// A run under way.
 pub struct Run<'a> {
@@ -149,6 +158,7 @@ impl Run<'_> {
         spec.clock_library = self.experiment.clock_library()?;
         let epoch = self.recorder.clock().at(0);
         spec.rule_book = self.experiment.follows_protocols().then(|| RuleBook::new(epoch, BookLimits::default()));
+        spec.webhook_secret = self.experiment.asks_the_provider().then(WebhookSecret::generate);
         spec.api_arguments = arguments(&[
             ("access-ttl-s", shape.access_ttl_s.to_string()),
             ("acquire-timeout-ms", "1000".to_owned()),
@@ -210,12 +220,36 @@ impl Run<'_> {
     /// The first bills are drawn up and paid, so that probes find invoices, and the system is seen to be well.
     async fn steady(&mut self, prepared: &Prepared) -> Result<()> {
         self.enter(Phase::Steady, 0, None, "first bills");
+        let away = self.provider_away(&prepared.topology)?;
         let run = books::bill_once(&prepared.topology, &self.recorder, jiff::Timestamp::now()).await?;
+        if let Some(book) = away {
+            CHARGES_HELD_BACK.into_iter().try_for_each(|k| book.remove(&held_back(k)))?;
+        }
         self.final_state.billing_runs.push(run);
         prepared.load.discover_invoices().await;
         let nothing_open = self.open.open().is_empty();
         self.recorder.probe("no fault stands", nothing_open, "before the load");
         Ok(())
+    }
+
+    /// The provider out of the billers' reach but for a few charges, where most are to be made under a fault.
+    fn provider_away(&self, topology: &Topology) -> Result<Option<RuleBook>> {
+        let Some(book) = topology.links().rule_book().filter(|_| self.experiment.holds_charges_back()) else {
+            return Ok(None);
+        };
+        for k in CHARGES_HELD_BACK {
+            let rule = Rule {
+                name: held_back(k),
+                role: None,
+                pattern: Pattern::Http(HttpPattern { method: Some("POST".to_owned()), path: None }),
+                k: Occurrence::Kth(k),
+                place: Place::BeforeServer,
+                action: Action::Cut,
+            };
+            book.plan(&rule)?;
+            book.install(&rule.name)?;
+        }
+        Ok(Some(book.clone()))
     }
 
     async fn load(&mut self, prepared: &Prepared) -> Result<()> {
@@ -227,6 +261,7 @@ impl Run<'_> {
             load: Arc::clone(&prepared.load),
             recorder: self.recorder.clone(),
             reader: prepared.reader.clone(),
+            provider: self.provider.ledger(),
             open: self.open.clone(),
             limits: experiment.limits.clone(),
         };

@@ -248,16 +248,22 @@ killed_under! {
     #[ignore = "the long form, for ci/nightly"]
     chaos_nothing_is_left_of_deadlocks {
         "deadlocks" on "postgres",
+        "provider-answer-lost" on "billers-provider",
+        "webhook-late" on "provider-webhooks",
         "redis-slow" on "redis",
     }
     #[ignore = "the long form, for ci/nightly"]
     chaos_nothing_is_left_of_serialization_failures {
         "serialization-failures" on "postgres",
+        "provider-error" on "billers-provider",
+        "webhook-reordered" on "provider-webhooks",
         "redis-blackhole" on "redis",
     }
     #[ignore = "the long form, for ci/nightly"]
     chaos_nothing_is_left_of_slow_statements {
         "statement-timeout" on "postgres",
+        "provider-busy" on "billers-provider",
+        "webhook-forged" on "provider-webhooks",
         "redis-reply-lost" on "apis-redis",
     }
     #[ignore = "the long form, for ci/nightly"]
@@ -265,15 +271,19 @@ killed_under! {
         "postgres-slow" on "postgres",
         "memory-limit" on "worker-2",
         "postgres-commit-lost" on "workers-postgres",
+        "provider-request-lost" on "billers-provider",
+        "webhook-twice" on "provider-webhooks",
         "redis-reply-late" on "apis-redis",
     }
     #[ignore = "the long form, for ci/nightly"]
     chaos_nothing_is_left_of_used_up_connections {
         "max-connections" on "postgres",
+        "provider-slow-body" on "billers-provider",
     }
     #[ignore = "the long form, for ci/nightly"]
     chaos_nothing_is_left_of_reset_links {
         "postgres-reset" on "postgres",
+        "provider-reset" on "billers-provider",
     }
     #[ignore = "the long form, for ci/nightly"]
     chaos_nothing_is_left_of_silent_links {

@@ -9,6 +9,7 @@ use nogo_faults::BoxFuture;
 use nogo_invariants::history::{Proof, ProofKind};
 
 mod metrics;
+mod provider;
 mod rates;
 mod readiness;
 mod stores;
@@ -17,6 +18,7 @@ mod wire;
 mod workers;
 
 pub use metrics::{Counter, CounterRises, SilentReplica, SlowMean};
+pub use provider::{Billing, Events, EventsShow};
 pub use rates::{Exceeds, Measure};
 pub use readiness::{Readiness, Unwell};
 pub use stores::{AndStreaming, Asked, KeysLost};

@@ -14,6 +14,8 @@ use sqlx::PgPool;
 
 use super::effect::EffectProbe;
 use crate::environment::topology::Topology;
+use crate::provider::ProviderBook;
+use crate::recorder::Recorder;
 use crate::workload::Load;
 
 mod client;
@@ -21,6 +23,7 @@ mod network;
 mod placebo;
 mod postgres;
 mod process;
+mod provider;
 mod redis;
 mod wire;
 
@@ -50,11 +53,15 @@ pub struct Site<'a> {
     /// Tells the faults of a run apart, from 1.
     pub number: usize,
     /// The running system.
-    pub topology: &'a Topology,
+    pub topology: &'a Arc<Topology>,
     /// The load, for baits.
     pub load: &'a Arc<Load>,
     /// Read-only connections past every proxy.
     pub reader: &'a PgPool,
+    /// The history.
+    pub recorder: &'a Recorder,
+    /// What the payment provider knows.
+    pub provider: &'a Arc<ProviderBook>,
 }
 
 /// Makes the fault of `site`.
@@ -71,6 +78,7 @@ pub async fn plant(site: &Site<'_>) -> Result<Planted> {
         Family::Process => process::plant(row, radius, site).await,
         Family::Network => network::plant(row, radius, site).await,
         Family::Wire => wire::plant(row, radius, site).await,
+        Family::Provider => provider::plant(row, radius, site).await,
         Family::Client => client::plant(row, radius, site).await,
         Family::Placebo => placebo::placebo(row, radius, site),
     }
