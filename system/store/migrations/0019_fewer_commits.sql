@@ -166,6 +166,7 @@ BEGIN
         FROM held LEFT JOIN event ON event.forecast_id = held.subject_id;
         first := last + 1;
     END LOOP;
+    set_to := pg_catalog.set_config('app.event_is_told', '', true);
 END
 $$;
 
