@@ -1,7 +1,7 @@
 //! SIGKILL of nogo in the middle of each fault: the next start leaves nothing of the run on this host.
 //!
 //! Faults on different victims overlap, so that one start of the whole system and one SIGKILL go through many rows of the
-//! table at once. Two groups run with the other tests, each row of the table in one of them all by
+//! table at once. Two groups run with the other tests; all of them, with every row of the table in one, run by
 //! `cargo nextest run --run-ignored all -E 'test(/^killed::/)'`, which `ci/nightly` does on both engines.
 
 use std::collections::BTreeSet;

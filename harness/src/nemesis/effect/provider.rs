@@ -1,7 +1,7 @@
 //! The biller and the provider's events while the provider is hurt: nobody else would ask it, so the probes see to that.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
@@ -75,8 +75,8 @@ impl EffectProbe for Billing {
 pub enum EventsShow {
     /// More come than were sent.
     More,
-    /// Some are answered late.
-    Late,
+    /// One is acknowledged so long after it was sent, or later.
+    Late(Duration),
     /// One is answered after one that was sent later.
     OutOfOrder,
     /// Some are refused as forged.
@@ -96,6 +96,8 @@ pub struct Events {
     name: String,
     sent: usize,
     answered: u64,
+    /// Longest time from an event's sending to its acknowledgement.
+    slowest: Duration,
 }
 
 impl Events {
@@ -113,7 +115,19 @@ impl Events {
     ) -> anyhow::Result<Self> {
         let taken = Counter::new(bases.clone(), "forecastle_webhook_events_total", "")?;
         let forged = Counter::new(bases, "forecastle_refused_total", "webhook_signature_invalid")?;
-        Ok(Self { senders, book, taken, forged, before: None, shows, seen, name, sent: 0, answered: 0 })
+        Ok(Self {
+            senders,
+            book,
+            taken,
+            forged,
+            before: None,
+            shows,
+            seen,
+            name,
+            sent: 0,
+            answered: 0,
+            slowest: Duration::ZERO,
+        })
     }
 
     async fn counters(&self) -> Option<(u64, u64)> {
@@ -133,20 +147,24 @@ impl Events {
             let id = format!("evt_{}_{number}", self.name);
             under_way.push(async move {
                 tokio::time::sleep(APART * u32::try_from(place).unwrap_or(0)).await;
-                let first = sender.send(&id, &charge).await.ok();
-                if first == Some(OK) {
-                    return (place, first);
+                let sent = Instant::now();
+                let mut status = sender.send(&id, &charge).await.ok();
+                if status != Some(OK) {
+                    status = sender.send(&id, &charge).await.ok();
                 }
-                (place, sender.send(&id, &charge).await.ok())
+                (place, status, sent.elapsed())
             });
         }
         let mut order = Vec::new();
-        while let Some((place, status)) = under_way.next().await {
+        let mut slowest = self.slowest;
+        while let Some((place, status, took)) = under_way.next().await {
             if status == Some(OK) {
+                slowest = slowest.max(took);
                 order.push(place);
             }
         }
         drop(under_way);
+        self.slowest = slowest;
         self.answered += order.len() as u64;
         order
     }
@@ -166,13 +184,17 @@ impl EffectProbe for Events {
             let seen = self.seen.effect().await;
             let shows = match self.shows {
                 EventsShow::More => taken > self.answered,
-                EventsShow::Late => !order.is_empty(),
+                EventsShow::Late(by) => self.slowest >= by,
                 EventsShow::OutOfOrder => !order.is_sorted(),
                 EventsShow::Forged => forged > 0,
             };
             let what = format!(
-                "{} events sent, {} acknowledged, {taken} taken in, {forged} refused as forged, answered in the order {order:?}; {}",
-                self.sent, self.answered, seen.what
+                "{} events sent, {} acknowledged, {taken} taken in, {forged} refused as forged, answered in the order {order:?}, the \
+                 slowest after {} ms; {}",
+                self.sent,
+                self.answered,
+                self.slowest.as_millis(),
+                seen.what
             );
             proof(ProofKind::Effect, "the provider's deliveries and the APIs' counters", shows && seen.holds, what)
         })

@@ -1,17 +1,24 @@
 //! Faults of the payment provider, planted: rules on the billers' links to it, and on its own links to the APIs.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use jiff::Timestamp;
 use nogo_faults::catalogue::rules_of;
-use nogo_faults::{BlastRadius, FaultRow, Target, WireFault};
+use nogo_faults::{Action, BlastRadius, FaultRow, Rule, Target, WireFault};
 
 use super::{LINK_MS_MAX, Planted, Site};
 use crate::environment::topology::PROVIDER;
 use crate::nemesis::effect::{Billing, EffectProbe, Events, EventsShow, Readiness, Unwell, WireSeen};
 use crate::provider::EventSender;
 use crate::run::books;
+
+/// By how long the rules hold events up.
+fn lateness(rules: &[Rule]) -> Duration {
+    let late = rules.iter().filter_map(|rule| if let Action::Late { ms } = rule.action { Some(ms) } else { None });
+    Duration::from_millis(late.min().unwrap_or(u64::MAX))
+}
 
 /// Makes the fault of this family that `row` describes.
 pub(super) async fn plant(row: &'static FaultRow, mut radius: BlastRadius, site: &Site<'_>) -> Result<Planted> {
@@ -24,7 +31,7 @@ pub(super) async fn plant(row: &'static FaultRow, mut radius: BlastRadius, site:
     let seen = WireSeen::new(book.clone(), rules.iter().map(|rule| rule.name.clone()).collect(), well);
     let shows = match row.name {
         "webhook-twice" => Some(EventsShow::More),
-        "webhook-late" => Some(EventsShow::Late),
+        "webhook-late" => Some(EventsShow::Late(lateness(&rules))),
         "webhook-reordered" => Some(EventsShow::OutOfOrder),
         "webhook-forged" => Some(EventsShow::Forged),
         _ => None,
