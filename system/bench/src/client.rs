@@ -66,6 +66,11 @@ impl Connection {
         Ok(Self { sender, host: HeaderValue::from_str(&address.to_string())? })
     }
 
+    /// Whether nobody has closed it yet.
+    pub(crate) fn is_open(&self) -> bool {
+        !self.sender.is_closed()
+    }
+
     pub(crate) async fn call(&mut self, call: &Call) -> anyhow::Result<Answer> {
         let mut request = Request::new(Full::new(call.body.clone()));
         *request.method_mut() = call.method.clone();

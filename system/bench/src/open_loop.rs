@@ -70,7 +70,11 @@ struct Pool {
 impl Pool {
     async fn take(&self, target: usize) -> anyhow::Result<Connection> {
         let (address, idle) = &self.targets[target];
-        let kept = idle.lock().expect("not poisoned").pop();
+        // The one that rested longest lies at the bottom, and an instance closes what rests too long.
+        let kept = {
+            let mut idle = idle.lock().expect("not poisoned");
+            std::iter::from_fn(|| idle.pop()).find(Connection::is_open)
+        };
         match kept {
             Some(connection) => Ok(connection),
             None => Connection::open(*address).await,
