@@ -5,7 +5,7 @@
 
 use serde_json::json;
 
-use crate::final_state::{Charge, FinalState};
+use crate::final_state::{Charge, FinalState, WebhookEventRow};
 use crate::history::*;
 use crate::specimen::{LABELS, Specimen, id, no, yes};
 
@@ -144,6 +144,11 @@ pub const ALL: &[Tamper] = &[
         let mut charge = state(s).provider.charges[0].clone();
         (charge.charge_id, charge.idempotency_key) = ("ch-99".to_owned(), "another".to_owned());
         state(s).provider.charges.push(charge);
+    }),
+    tamper("a forged event of the provider is taken in", &[BILLING], "event_nobody_sent", |s| {
+        let (event_id, outcome) = ("evt-1".to_owned(), "mismatch".to_owned());
+        let event = WebhookEventRow { tenant_id: id(1, 1), event_id, outcome, ..WebhookEventRow::default() };
+        state(s).webhook_events.push(event);
     }),
     tamper("an invoice is never charged", &[BILLING], "charge_missed", |s| {
         state(s).provider.charges.remove(2);

@@ -1,5 +1,5 @@
 //! Each forecast that succeeded is counted once, each period invoiced once, each invoice charged
-//! once; nothing is missed, and the books agree with the provider's own.
+//! once; nothing is missed, and the books agree with the provider's own and with what it told.
 //!
 //! Evidence: last rows, the provider's book, the biller's runs, and requests for bounds: at least
 //! what was acknowledged, at most what was attempted. What is *missing* is judged only where a
@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
-use super::{charges, invoices, ledger, quota, requests, usage};
+use super::{charges, events, invoices, ledger, quota, requests, usage};
 use crate::checker::{Case, Checker, Finding};
 use crate::final_state::{InvoiceRow, TenantRow};
 use crate::model::{self, ExpectedInvoice, TenantFacts};
@@ -38,6 +38,7 @@ impl Checker for ExactlyOnce {
         let books = Books::of(case, &mut found);
         invoices::judge(case, &books, &mut found);
         charges::judge(case, &books, &mut found);
+        events::judge(case, &mut found);
         ledger::judge(case, &mut found);
         found
     }

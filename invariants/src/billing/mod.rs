@@ -1,6 +1,7 @@
 //! Money: nothing twice, nothing missed.
 
 mod charges;
+mod events;
 pub mod exactly_once;
 mod invoices;
 mod ledger;
