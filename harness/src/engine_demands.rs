@@ -50,17 +50,11 @@ impl Experiment {
         rows.into_iter().any(FaultRow::is_of_rules)
     }
 
-    /// Whether a fault is one of the payment provider, which then takes part in the load.
+    /// Whether a fault is one of the payment provider, which then takes part in the load: first charges are left for it.
     #[must_use]
     pub fn asks_the_provider(&self) -> bool {
         let rows = self.faults.iter().filter_map(|name| catalogue::find(name));
         rows.into_iter().any(|row| catalogue::family_of(row) == Family::Provider)
-    }
-
-    /// Whether the first charges are to be made under a fault instead of before it.
-    #[must_use]
-    pub fn holds_charges_back(&self) -> bool {
-        self.asks_the_provider() && self.faults.iter().any(|name| name.starts_with("provider-"))
     }
 
     fn asks_for(&self, fault: &str) -> bool {

@@ -13,6 +13,8 @@ const BOTH: &[&str] = &["docker", "process"];
 const BILLERS: &[&str] = &["billers-provider"];
 const WEBHOOKS: &[&str] = &["provider-webhooks"];
 
+// Measured on a machine that others built on: 96 to 99 % of the load succeeded and nothing paused for longer than 70 ms; the
+// biller was through within 3 s, and within 11 s where the load itself had more under way than it may.
 const NOBODY_WAITS: Tolerance = Tolerance { goodput_ratio_min: 0.90, outage_ms_max: 1_500, recover_ms_max: 20_000 };
 
 /// The rows of this family.
@@ -129,20 +131,25 @@ const RETRY_AFTER: Parameter = Parameter {
     what: "when the provider asks to be asked again, seconds",
     takes: Takes::Whole { min: 0, max: 60, default: 1 },
 };
-const EVENT_LATE: Parameter = Parameter {
+// More than a biller makes of the charges it has in hand, so that one has none of its tries.
+const ALL_TRIES: Parameter = Parameter { takes: Takes::Whole { min: 1, max: 100, default: 12 }, ..TIMES };
+const OVERTAKEN_BY: Parameter = Parameter {
     name: "late_ms",
     what: "how late, milliseconds",
     takes: Takes::Whole { min: 1, max: 60_000, default: 1_500 },
 };
+// The biller finds out by itself in the meantime.
+const EVENT_LATE: Parameter = Parameter { takes: Takes::Whole { min: 1, max: 60_000, default: 3_000 }, ..OVERTAKEN_BY };
 const OVERTAKEN: Parameter = Parameter { takes: Takes::Whole { min: 1, max: 100, default: 1 }, ..TIMES };
 
 /// What a schedule may say of a row of this family.
 pub(super) fn parameters(row: &FaultRow) -> &'static [Parameter] {
     match row.name {
-        "provider-busy" => &[KTH, TIMES, METHOD, RETRY_AFTER],
+        "provider-busy" => &[KTH, ALL_TRIES, METHOD, RETRY_AFTER],
+        "provider-request-lost" => &[KTH, ALL_TRIES, METHOD],
         "webhook-twice" | "webhook-forged" => &[KTH, TIMES],
         "webhook-late" => &[KTH, TIMES, EVENT_LATE],
-        "webhook-reordered" => &[KTH, OVERTAKEN, EVENT_LATE],
+        "webhook-reordered" => &[KTH, OVERTAKEN, OVERTAKEN_BY],
         _ => &[KTH, TIMES, METHOD],
     }
 }

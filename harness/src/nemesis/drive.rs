@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
+use nogo_faults::catalogue::Family;
 use nogo_faults::{FaultId, OpenFaults, Schedule, Step, catalogue};
 use nogo_invariants::history::{F, FaultEvent, FaultState, Proof, ProofKind};
 use sqlx::PgPool;
@@ -22,6 +23,7 @@ use crate::environment::topology::Topology;
 use crate::experiment::Limits;
 use crate::provider::ProviderBook;
 use crate::recorder::Recorder;
+use crate::run::books::Share;
 use crate::workload::Load;
 
 /// Between two looks of a probe.
@@ -83,7 +85,7 @@ impl Nemesis {
                 let (over, halt) = (&over, &halt);
                 async move {
                     let done = match self.is_due(index, schedule, load_began, over, halt).await {
-                        true => self.step(index, &schedule.steps[index], load_began, halt).await.map(Some),
+                        true => self.step(index, schedule, load_began, halt).await.map(Some),
                         false => Ok(None),
                     };
                     over[index].cancel();
@@ -152,10 +154,11 @@ impl Nemesis {
     async fn step(
         &self,
         index: usize,
-        step: &Step,
+        schedule: &Schedule,
         load_began: Instant,
         stop: &CancellationToken,
     ) -> Result<Step, String> {
+        let step = &schedule.steps[index];
         let named = named(index, step);
         let mut realised = Step { when: None, ..step.clone() };
         self.recorder.fault(event(&named, FaultState::Requested, Vec::new(), None));
@@ -167,6 +170,7 @@ impl Nemesis {
             reader: &self.reader,
             recorder: &self.recorder,
             provider: &self.provider,
+            share: share_of(index, schedule),
         };
         let Planted { row, fault, radius, mut probe } = match plant(&site).await {
             Ok(planted) => planted,
@@ -192,8 +196,13 @@ impl Nemesis {
             holds: true,
         };
         self.recorder.fault(event(&named, FaultState::Installed, vec![control], None));
-        // A request that is named may come at any time of the window.
-        let until_ms = if row.is_of_rules() { step.duration_ms } else { self.limits.effect_ms };
+        let until_ms = match catalogue::family_of(row) {
+            // Nobody but the probe makes these requests: its biller is waited for, however busy the machine is.
+            Family::Provider => step.duration_ms + self.limits.effect_ms / 4 * 3,
+            // A request that is named may come at any time of the window.
+            _ if row.is_of_rules() => step.duration_ms,
+            _ => self.limits.effect_ms,
+        };
         tokio::select! {
             () = stop.cancelled() => {}
             () = self.observe(&named, id, probe.as_mut(), until_ms) => {}
@@ -279,6 +288,14 @@ impl Nemesis {
     fn failed(&self, named: &Named<'_>, reason: &str) {
         self.recorder.fault(event(named, FaultState::Failed, Vec::new(), Some(reason.to_owned())));
     }
+}
+
+/// Which of the windows that hurt the provider the step is.
+fn share_of(index: usize, schedule: &Schedule) -> Share {
+    let of_provider =
+        |step: &&Step| catalogue::find(&step.fault).is_some_and(|row| catalogue::family_of(row) == Family::Provider);
+    let count = |steps: &[Step]| steps.iter().filter(of_provider).count();
+    Share { number: count(&schedule.steps[..=index]), of: count(&schedule.steps) }
 }
 
 fn named(index: usize, step: &Step) -> Named<'_> {

@@ -2,13 +2,19 @@
 //!
 //! The provider withholds some answers after it charged, so that a payment may stand unknown after a pass; the biller says
 //! so by its exit code, and is run again as an operator would.
+//!
+//! Nothing falls due while a load lasts. Where the provider takes part in it, the tenants' first charges are therefore
+//! shared out: a few are made before the load, and each window in which the provider is hurt has some of its own. A share
+//! is a time: a biller brings those to it who had signed up by then.
 
+use std::ops::{Range, RangeInclusive};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use jiff::{SignedDuration, Timestamp};
 use nogo_invariants::final_state::BillingRun;
 use nogo_invariants::history::{ProcessChange, ProcessEvent};
+use sqlx::PgPool;
 
 use crate::environment::topology::{BILLERS, Topology};
 use crate::recorder::Recorder;
@@ -21,6 +27,55 @@ const PASSES_MAX: usize = 5;
 const MONTH: SignedDuration = SignedDuration::from_hours(33 * 24);
 /// Exit code of a pass that left a payment unknown or failed.
 const RUN_AGAIN: i32 = 5;
+
+/// First charges made before the load: probes find paid invoices, and no window makes the very first.
+const MADE_BEFORE: usize = 4;
+/// When those signed up who have something to pay at once, microseconds since 1970: an invoice is issued an hour after its
+/// period begins, and the first begins with the day on which its tenant signed up, there where the tenant is.
+const FIRST_PAYERS: &str = "SELECT (extract(epoch FROM signed_up_at) * 1000000)::bigint FROM app.tenants
+    WHERE plan <> 'FREE' AND (signed_up_at AT TIME ZONE time_zone)::time >= '01:00' ORDER BY signed_up_at";
+
+/// One of the windows that the first charges are shared out among.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Share {
+    /// Which one, from 1; 0 are those made before the load.
+    pub number: usize,
+    /// How many windows there are.
+    pub of: usize,
+}
+
+impl Share {
+    /// What is made before the load.
+    pub const BEFORE: Self = Self { number: 0, of: 1 };
+
+    /// Places of its charges among `all`, `most` of them at most.
+    fn places(self, all: usize, most: usize) -> Range<usize> {
+        let before = MADE_BEFORE.min(all);
+        if self.number == 0 {
+            return 0..before;
+        }
+        let upto = |number: usize| before + (all - before) * number / self.of.max(1);
+        let from = upto(self.number - 1);
+        from..upto(self.number).min(from.saturating_add(most))
+    }
+}
+
+/// To when a biller goes in order to make the first charges of a share, as many as `wanted` allows.
+///
+/// # Errors
+/// If the tenants cannot be read, or there are too few for so many windows.
+pub async fn time_of(share: Share, wanted: RangeInclusive<usize>, reader: &PgPool) -> Result<Timestamp> {
+    let payers: Vec<i64> = sqlx::query_scalar(FIRST_PAYERS).fetch_all(reader).await.context("read who pays first")?;
+    let places = share.places(payers.len(), *wanted.end());
+    ensure!(
+        wanted.contains(&places.len()),
+        "{} first charges are too few for {} windows: {} are wanted beside the {MADE_BEFORE} made before",
+        payers.len(),
+        share.of,
+        wanted.start()
+    );
+    Timestamp::from_microsecond(payers[places.end - 1]).context("read when a tenant signed up")
+}
 
 /// One pass to `as_of`.
 ///
@@ -70,4 +125,26 @@ async fn pass(topology: &Topology, recorder: &Recorder, biller: &str, as_of: Tim
         bail!("{biller} did not end within {} s", PASS_LIMIT.as_secs());
     }
     Ok(BillingRun { as_of_us: as_of.as_microsecond(), exit_code: finished.code, killed_on_purpose: false })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_first_charge_belongs_to_one_share_and_later_ones_to_later_tenants() {
+        for (all, of) in [(24, 1), (18, 4), (23, 6), (8, 1)] {
+            let mut next = 0;
+            let shares = (0..=of).map(|number| Share { number, of });
+            for share in shares {
+                let places = share.places(all, usize::MAX);
+                assert_eq!(places.start, next, "{share:?} of {all}");
+                next = places.end;
+            }
+            assert_eq!(next, all);
+        }
+        assert_eq!(Share { number: 1, of: 1 }.places(24, 5), 4..9);
+        assert_eq!(Share { number: 2, of: 2 }.places(4, 5), 4..4, "nothing is left");
+        assert_eq!(Share::BEFORE.places(24, usize::MAX), 0..4);
+    }
 }

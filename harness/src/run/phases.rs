@@ -1,13 +1,12 @@
 //! The phases in their order: provision, seed, steady, baseline, load with its faults, heal, quiesce, final.
 
 use std::collections::BTreeMap;
-use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use nogo_faults::{Action, BookLimits, HttpPattern, Occurrence, OpenFaults, Pattern, Place, Rule, RuleBook, Schedule};
+use nogo_faults::{BookLimits, OpenFaults, RuleBook, Schedule};
 use nogo_invariants::Canaries;
 use nogo_invariants::checker::judge;
 use nogo_invariants::evidence::{Evidence, Manifest as Facts};
@@ -20,7 +19,8 @@ use sqlx::postgres::PgPoolOptions;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{books, last_look};
+use super::books::{self, Share};
+use super::last_look;
 use crate::cli::SettingArgs;
 use crate::client::Api;
 use crate::environment::engine::Engine;
@@ -44,14 +44,6 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 const WARM_UP_S: u64 = 2;
 /// Rounds of foreign attempts after everything is healed.
 const HEALED_FOREIGN_ROUNDS: usize = 20;
-
-/// Which of the first charges do not reach the provider where some are to be made under a fault: all but so many that it
-/// has something to tell of.
-const CHARGES_HELD_BACK: RangeInclusive<u64> = 7..=200;
-
-fn held_back(k: u64) -> String {
-    format!("first-charges-{k}")
-}
 
 /// A run under way.
 pub struct Run<'a> {
@@ -220,36 +212,16 @@ impl Run<'_> {
     /// The first bills are drawn up and paid, so that probes find invoices, and the system is seen to be well.
     async fn steady(&mut self, prepared: &Prepared) -> Result<()> {
         self.enter(Phase::Steady, 0, None, "first bills");
-        let away = self.provider_away(&prepared.topology)?;
-        let run = books::bill_once(&prepared.topology, &self.recorder, jiff::Timestamp::now()).await?;
-        if let Some(book) = away {
-            CHARGES_HELD_BACK.into_iter().try_for_each(|k| book.remove(&held_back(k)))?;
-        }
+        let as_of = match self.experiment.asks_the_provider() {
+            true => books::time_of(Share::BEFORE, 1..=usize::MAX, &prepared.reader).await?,
+            false => jiff::Timestamp::now(),
+        };
+        let run = books::bill_once(&prepared.topology, &self.recorder, as_of).await?;
         self.final_state.billing_runs.push(run);
         prepared.load.discover_invoices().await;
         let nothing_open = self.open.open().is_empty();
         self.recorder.probe("no fault stands", nothing_open, "before the load");
         Ok(())
-    }
-
-    /// The provider out of the billers' reach but for a few charges, where most are to be made under a fault.
-    fn provider_away(&self, topology: &Topology) -> Result<Option<RuleBook>> {
-        let Some(book) = topology.links().rule_book().filter(|_| self.experiment.holds_charges_back()) else {
-            return Ok(None);
-        };
-        for k in CHARGES_HELD_BACK {
-            let rule = Rule {
-                name: held_back(k),
-                role: None,
-                pattern: Pattern::Http(HttpPattern { method: Some("POST".to_owned()), path: None }),
-                k: Occurrence::Kth(k),
-                place: Place::BeforeServer,
-                action: Action::Cut,
-            };
-            book.plan(&rule)?;
-            book.install(&rule.name)?;
-        }
-        Ok(Some(book.clone()))
     }
 
     async fn load(&mut self, prepared: &Prepared) -> Result<()> {

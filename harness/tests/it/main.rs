@@ -12,5 +12,6 @@ mod holdings;
 mod killed;
 mod oracle;
 mod points;
+mod provider_faults;
 mod smoke;
 mod wide_inputs;

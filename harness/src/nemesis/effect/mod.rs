@@ -18,7 +18,7 @@ mod wire;
 mod workers;
 
 pub use metrics::{Counter, CounterRises, SilentReplica, SlowMean};
-pub use provider::{Billing, Events, EventsShow};
+pub use provider::{Billing, Events, EventsShow, Told};
 pub use rates::{Exceeds, Measure};
 pub use readiness::{Readiness, Unwell};
 pub use stores::{AndStreaming, Asked, KeysLost};

@@ -16,6 +16,7 @@ use super::effect::EffectProbe;
 use crate::environment::topology::Topology;
 use crate::provider::ProviderBook;
 use crate::recorder::Recorder;
+use crate::run::books::Share;
 use crate::workload::Load;
 
 mod client;
@@ -62,6 +63,8 @@ pub struct Site<'a> {
     pub recorder: &'a Recorder,
     /// What the payment provider knows.
     pub provider: &'a Arc<ProviderBook>,
+    /// The first charges that are this window's, where it hurts the provider.
+    pub share: Share,
 }
 
 /// Makes the fault of `site`.
