@@ -79,13 +79,14 @@ pub fn search_logs(
     Ok(())
 }
 
-/// Names of processes and the addresses of their metrics.
+/// Names of processes and the addresses of their metrics. One that has ended has none, which is for the law about that to
+/// judge and no reason to look at nothing else.
 fn metrics_pages(topology: &Topology) -> Result<Vec<(String, String)>> {
     let mut pages = Vec::new();
-    for (api, base) in topology.apis().iter().zip(topology.api_base_urls()?) {
+    for (api, base) in topology.apis().iter().zip(topology.api_base_urls()?).filter(|(api, _)| api.runs()) {
         pages.push((api.process_name().to_owned(), format!("{base}/metrics")));
     }
-    for worker in topology.workers() {
+    for worker in topology.workers().iter().filter(|worker| worker.runs()) {
         pages.push((worker.process_name().to_owned(), format!("http://{}/metrics", worker.address("metrics")?)));
     }
     Ok(pages)

@@ -83,7 +83,9 @@ async fn the_next_start_cleans(store: &Path, holdings: &Holdings) {
 fn at_ms(fault: &str, target: &str) -> u64 {
     match target {
         // A job has to be under way, while everything else is well.
-        _ if matches!(fault, "worker-freeze" | "worker-crash") => 1_500,
+        _ if matches!(fault, "worker-freeze" | "worker-crash" | "memory-limit") => 1_500,
+        // Others are shown by what an API tells of itself.
+        _ if fault == "descriptors" => 14_000,
         "clients" => 4_000,
         "postgres" => 10_000,
         "redis" => 8_000,
