@@ -11,8 +11,8 @@ use nogo_harness::mutants::trial::{Bench, Fate, Trial};
 
 /// Tries the mutants, or with `--check` only whether their patches apply.
 ///
-/// Exit 0: each was killed by the expected law, and not under its milder fault, or masked as its row says. 1: one survived,
-/// was killed otherwise, or was revealed by the milder fault already. 2: a patch does not apply or does not build. 3: a run gave no answer.
+/// Exit 0: each was killed by the expected law under each fault of its row, and not under the milder one, or masked as its row
+/// says. 1: one survived, was killed otherwise or not under each, or was revealed by the milder fault already. 2: a patch does not apply or does not build. 3: a run gave no answer.
 pub async fn mutants(cli: &Cli, args: &MutantsArgs) -> Result<ExitCode> {
     let workspace = workspace_root();
     let dir = if args.dir.is_absolute() || args.dir.is_dir() { args.dir.clone() } else { workspace.join(&args.dir) };
@@ -27,6 +27,7 @@ pub async fn mutants(cli: &Cli, args: &MutantsArgs) -> Result<ExitCode> {
         engine: clap::ValueEnum::to_possible_value(&args.engine)
             .map_or_else(String::new, |value| value.get_name().to_owned()),
         seed: args.seed,
+        tries_also: !args.skip_also,
         tries_milder: !args.skip_milder,
     };
     let mut trials = Vec::new();
@@ -71,9 +72,10 @@ fn line(trial: &Trial) -> String {
         "{:<36} {words:<36} expected {:<24} violated {violated}; exit {code}, {} s",
         trial.id, trial.expected, trial.seconds
     );
-    if let Some(milder) = &trial.milder {
-        let violated = if milder.violated.is_empty() { "nothing".to_owned() } else { milder.violated.join(", ") };
-        line.push_str(&format!("\n    under {} violated {violated}", milder.fault));
+    for further in trial.also.iter().chain(&trial.milder) {
+        let violated = if further.violated.is_empty() { "nothing".to_owned() } else { further.violated.join(", ") };
+        let target = further.target.as_ref().map(|target| format!(" at {target}")).unwrap_or_default();
+        line.push_str(&format!("\n    under {}{target} violated {violated}", further.fault));
     }
     if !trial.detail.is_empty() {
         line.push_str("\n    ");
@@ -87,10 +89,11 @@ fn summary(trials: &[Trial]) {
     let mut seconds: Vec<u64> = trials.iter().map(|trial| trial.seconds).collect();
     seconds.sort_unstable();
     output::line(format!(
-        "{} of {} killed by the expected law, {} killed otherwise, {} revealed already by a milder fault, {} masked, {} survived, {} inconclusive, {} not built or applied; median {} s",
+        "{} of {} killed by the expected law, {} killed otherwise, {} not under each of their faults, {} revealed already by a milder fault, {} masked, {} survived, {} inconclusive, {} not built or applied; median {} s",
         count(Fate::Killed),
         trials.len(),
         count(Fate::KilledOtherwise),
+        count(Fate::KilledInPart),
         count(Fate::RevealedAlready),
         count(Fate::Masked),
         count(Fate::Survived),
@@ -104,7 +107,7 @@ fn ending(trials: &[Trial]) -> ExitCode {
     let any = |fates: &[Fate]| trials.iter().any(|trial| fates.contains(&trial.fate));
     if any(&[Fate::DoesNotApply, Fate::DoesNotBuild]) {
         ExitCode::Usage
-    } else if any(&[Fate::Survived, Fate::KilledOtherwise, Fate::RevealedAlready]) {
+    } else if any(&[Fate::Survived, Fate::KilledOtherwise, Fate::KilledInPart, Fate::RevealedAlready]) {
         ExitCode::Violated
     } else if any(&[Fate::Inconclusive]) {
         ExitCode::Inconclusive

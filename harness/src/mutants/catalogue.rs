@@ -11,6 +11,8 @@ use nogo_faults::catalogue;
 
 /// What stands for a load without any fault.
 const NO_FAULT: &str = "none";
+/// Stands between one of the other faults and its victim.
+const AT: char = '@';
 
 /// One planted bug.
 #[derive(Debug, Clone, Deserialize)]
@@ -30,6 +32,9 @@ pub struct Mutant {
     /// The fault's victim, where only harm to that one shows the bug; drawn from the seed where none is named.
     #[serde(default)]
     pub target: Option<String>,
+    /// Other faults that reveal it, each by itself and by the same law; `FAULT@VICTIM` where the victim matters.
+    #[serde(default)]
+    pub also: Vec<String>,
     /// A milder fault of the same kind, under which it must not show; `none` for the load without any.
     #[serde(default)]
     pub milder: Option<String>,
@@ -49,8 +54,20 @@ impl Mutant {
     #[must_use]
     pub fn milder_at(&self) -> Option<(&str, Option<&str>)> {
         let milder = self.milder.as_deref()?;
-        let can_be_victim = |target: &&str| catalogue::find(milder).is_some_and(|row| row.targets.contains(target));
-        Some((milder, self.target.as_deref().filter(can_be_victim)))
+        Some((milder, self.own_target_of(milder)))
+    }
+
+    /// The other faults that reveal it with their victims: the one named behind the `@`, else the row's own, if that
+    /// fault can be done to it.
+    pub fn also_at(&self) -> impl Iterator<Item = (&str, Option<&str>)> {
+        self.also.iter().map(|also| match also.split_once(AT) {
+            Some((fault, target)) => (fault, Some(target)),
+            None => (also.as_str(), self.own_target_of(also)),
+        })
+    }
+
+    fn own_target_of(&self, fault: &str) -> Option<&str> {
+        self.target.as_deref().filter(|target| can_hurt(fault, target))
     }
 
     /// What is wrong with the row's faults and victim.
@@ -58,7 +75,9 @@ impl Mutant {
         let is_suite = self.story().is_none() && self.fault != NO_FAULT;
         let named = if is_suite { self.fault.split(',').collect() } else { Vec::new() };
         let milder = self.milder.as_deref().filter(|milder| *milder != NO_FAULT);
-        let unknown = named.iter().copied().chain(milder).filter(|name| catalogue::find(name).is_none());
+        let also: Vec<(&str, Option<&str>)> = self.also_at().collect();
+        let all = named.iter().copied().chain(milder).chain(also.iter().map(|(fault, _)| *fault));
+        let unknown = all.filter(|name| catalogue::find(name).is_none());
         let mut problems: Vec<String> =
             unknown.map(|name| format!("{}: there is no fault '{name}'", self.id)).collect();
         if !is_suite && self.milder.is_some() {
@@ -67,13 +86,37 @@ impl Mutant {
         if self.milder.as_deref() == Some(self.fault.as_str()) {
             problems.push(format!("{}: '{}' is no milder than itself", self.id, self.fault));
         }
+        if !is_suite && !also.is_empty() {
+            problems.push(format!("{} names other faults and needs none", self.id));
+        }
         if let Some(target) = &self.target
-            && !matches!(named[..], [name] if catalogue::find(name).is_some_and(|row| row.targets.contains(&target.as_str())))
+            && !matches!(named[..], [name] if can_hurt(name, target))
         {
             problems.push(format!("{}: {} cannot hurt '{target}'", self.id, self.fault));
         }
+        for (index, (fault, target)) in also.iter().enumerate() {
+            if let Some(target) = target
+                && catalogue::find(fault).is_some()
+                && !can_hurt(fault, target)
+            {
+                problems.push(format!("{}: {fault} cannot hurt '{target}'", self.id));
+            }
+            if also[..index].contains(&(*fault, *target))
+                || (*fault, *target) == (self.fault.as_str(), self.target.as_deref())
+            {
+                problems.push(format!("{} names '{}' twice", self.id, self.also[index]));
+            }
+            if Some((*fault, *target)) == self.milder_at() {
+                problems.push(format!("{}: '{fault}' cannot reveal it and be the milder one", self.id));
+            }
+        }
         problems
     }
+}
+
+/// Whether a fault can be done to this victim.
+fn can_hurt(fault: &str, target: &str) -> bool {
+    catalogue::find(fault).is_some_and(|row| row.targets.contains(&target))
 }
 
 #[derive(Debug, Deserialize)]
@@ -184,6 +227,16 @@ mod tests {
     }
 
     #[test]
+    fn the_other_faults_have_victims_of_their_own_or_the_same_where_they_can() {
+        let text =
+            format!("{ROW}target = 'api-1-redis'\nalso = ['redis-freeze', 'half-open', 'partition@apis-redis']\n");
+        let row = toml::from_str::<Table>(&text.replace("'none'", "'partition'")).unwrap().mutant.remove(0);
+        let expected = [("redis-freeze", None), ("half-open", Some("api-1-redis")), ("partition", Some("apis-redis"))];
+        assert_eq!(row.also_at().collect::<Vec<_>>(), expected);
+        assert!(row.problems().is_empty(), "{:?}", row.problems());
+    }
+
+    #[test]
     fn a_row_must_name_faults_and_victims_that_there_are() {
         let problems = |fault: &str, more: &str| {
             let text = format!("{ROW}{more}").replace("fault = 'none'", &format!("fault = '{fault}'"));
@@ -194,6 +247,7 @@ mod tests {
             ("redis-flush", "milder = 'none'"),
             ("redis-flush,worker-crash", "milder = 'redis-flush'"),
             ("partition", "target = 'api-1-redis'"),
+            ("redis-freeze", "also = ['redis-blackhole', 'half-open@api-1-redis']"),
             ("sweep/forecast", ""),
             ("none", ""),
         ] {
@@ -207,6 +261,12 @@ mod tests {
             ("sweep/forecast", "milder = 'none'", "needs none"),
             ("partition", "target = 'redis'", "cannot hurt 'redis'"),
             ("none", "target = 'redis'", "cannot hurt 'redis'"),
+            ("redis-freeze", "also = ['redis-blackhle']", "no fault 'redis-blackhle'"),
+            ("redis-freeze", "also = ['half-open@redis']", "half-open cannot hurt 'redis'"),
+            ("redis-freeze", "also = ['redis-freeze']", "names 'redis-freeze' twice"),
+            ("redis-freeze", "also = ['redis-slow', 'redis-slow']", "names 'redis-slow' twice"),
+            ("redis-freeze", "also = ['redis-slow']\nmilder = 'redis-slow'", "be the milder one"),
+            ("none", "also = ['redis-slow']", "names other faults and needs none"),
         ] {
             assert!(problems(fault, more).contains(wrong), "{fault} {more}: {}", problems(fault, more));
         }

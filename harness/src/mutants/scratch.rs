@@ -4,16 +4,22 @@
 //! the patch changed. It has a target folder of its own, dependencies included.
 
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
+
+use super::replaced::{Replaced, replaced};
+use crate::exit_code::EndsWith;
 
 /// The scratch copy.
 #[derive(Debug)]
 pub struct Scratch {
     workspace: PathBuf,
     tree: PathBuf,
+    /// Held as long as this lives: two that plant into one copy would judge each other's bugs.
+    _lock: File,
 }
 
 impl Scratch {
@@ -21,9 +27,11 @@ impl Scratch {
     /// neither tracks nor ignores.
     ///
     /// # Errors
-    /// Outside a git checkout, or when the disk refuses.
+    /// While another process uses the copy, outside a git checkout, or when the disk refuses.
     pub fn sync(workspace: &Path) -> Result<Self> {
-        let tree = workspace.join("target/mutants/tree");
+        let folder = workspace.join("target/mutants");
+        let lock = lock(&folder)?;
+        let tree = folder.join("tree");
         let listed = Command::new("git")
             .args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"])
             .current_dir(workspace)
@@ -41,22 +49,31 @@ impl Scratch {
             }
         }
         remove_unwanted(&tree, &tree, &wanted)?;
-        Ok(Scratch { workspace: workspace.to_owned(), tree })
+        Ok(Scratch { workspace: workspace.to_owned(), tree, _lock: lock })
     }
 
-    /// Whether a patch applies to the copy as it is.
+    /// Whether a patch applies to the copy as it is, and changes nothing that a later migration writes anew.
     ///
     /// # Errors
-    /// What git says against it.
+    /// What git says against it, or the function and the migration that replaces it.
     pub fn check(&self, patch: &Path) -> Result<()> {
-        self.apply(patch, &["--check"])
+        self.apply(patch, &["--check"])?;
+        let text = std::fs::read_to_string(patch).with_context(|| format!("read {}", patch.display()))?;
+        if let Some(Replaced { function, changed, later }) = replaced(&self.tree, &text)?.first() {
+            bail!(
+                "{}: it changes {function} in {changed}, and {later} writes that anew: change it there",
+                patch.display()
+            );
+        }
+        Ok(())
     }
 
-    /// Applies a patch.
+    /// Applies a patch that stands the [`Scratch::check`].
     ///
     /// # Errors
-    /// What git says against it.
+    /// What is against it.
     pub fn plant(&self, patch: &Path) -> Result<()> {
+        self.check(patch)?;
         self.apply(patch, &[])
     }
 
@@ -97,6 +114,18 @@ impl Scratch {
     }
 }
 
+/// The right to plant below `folder`, which ends with the file's closing, be it by a kill.
+fn lock(folder: &Path) -> Result<File> {
+    std::fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
+    let path = folder.join("lock");
+    let file = File::create(&path).with_context(|| format!("make {}", path.display()))?;
+    if file.try_lock().is_err() {
+        let message = format!("another 'nogo mutants' is planting in {}: wait for its end", folder.display());
+        return Err(EndsWith::environment(message).into());
+    }
+    Ok(file)
+}
+
 fn copy_if_changed(from: &Path, to: &Path) -> Result<()> {
     let bytes = std::fs::read(from).with_context(|| format!("read {}", from.display()))?;
     if std::fs::read(to).is_ok_and(|present| present == bytes) {
@@ -126,6 +155,7 @@ fn remove_unwanted(tree: &Path, folder: &Path, wanted: &BTreeSet<PathBuf>) -> Re
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::exit_code::{ExitCode, exit_code_of};
 
     fn git(folder: &Path, arguments: &[&str]) {
         let status = Command::new("git").args(arguments).current_dir(folder).status().unwrap();
@@ -153,6 +183,19 @@ mod tests {
     }
 
     #[test]
+    fn two_never_plant_into_one_copy() {
+        let workspace = tempfile::tempdir().unwrap();
+        git(workspace.path(), &["init", "-q"]);
+        std::fs::write(workspace.path().join(".gitignore"), "/target/\n").unwrap();
+        let first = Scratch::sync(workspace.path()).unwrap();
+        let second = Scratch::sync(workspace.path()).unwrap_err();
+        assert!(second.to_string().contains("wait for its end"), "{second}");
+        assert_eq!(exit_code_of(&second), ExitCode::EnvironmentNotReady);
+        drop(first);
+        Scratch::sync(workspace.path()).unwrap();
+    }
+
+    #[test]
     fn a_sync_heals_a_copy_that_was_left_with_a_bug_and_drops_files_that_are_gone() {
         let workspace = tempfile::tempdir().unwrap();
         git(workspace.path(), &["init", "-q"]);
@@ -161,8 +204,9 @@ mod tests {
         std::fs::write(workspace.path().join("old.txt"), "old\n").unwrap();
         let scratch = Scratch::sync(workspace.path()).unwrap();
         std::fs::write(scratch.tree().join("rate.txt"), "wrong\n").unwrap();
+        drop(scratch);
         std::fs::remove_file(workspace.path().join("old.txt")).unwrap();
-        Scratch::sync(workspace.path()).unwrap();
+        let scratch = Scratch::sync(workspace.path()).unwrap();
         assert_eq!(std::fs::read_to_string(scratch.tree().join("rate.txt")).unwrap(), "right\n");
         assert!(!scratch.tree().join("old.txt").exists());
     }

@@ -1,7 +1,7 @@
 //! One planted bug: patch, build, a short suite that stops at the kill, and what came of it.
 //!
-//! A bug that needs a fault has a second run where its row names a milder one: there no law may be violated, else the
-//! row's fault is not what reveals it.
+//! A bug that needs a fault has further runs. Under each of the other faults that its row names the same law must be
+//! violated. Under the milder one no law may be, else the row's fault is not what reveals it.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -26,6 +26,8 @@ pub enum Fate {
     Killed,
     /// Another law was violated, that one not: noticed, not diagnosed.
     KilledOtherwise,
+    /// The law named in the table was violated under the row's fault, and not under each of the others that it names.
+    KilledInPart,
     /// The law named in the table was violated, and under the milder fault that it names one was violated too.
     RevealedAlready,
     /// Every law held, and the table names the defence that hides it.
@@ -46,6 +48,7 @@ impl Fate {
         match self {
             Fate::Killed => "killed by the expected law",
             Fate::KilledOtherwise => "killed otherwise",
+            Fate::KilledInPart => "killed, but not under each fault",
             Fate::RevealedAlready => "revealed already",
             Fate::Masked => "masked",
             Fate::Survived => "survived",
@@ -71,25 +74,44 @@ pub struct Trial {
     pub exit_code: Option<u8>,
     /// Id of the run in the store, where it ran.
     pub run: Option<String>,
+    /// The runs under the other faults that ought to reveal it.
+    pub also: Vec<FurtherRun>,
     /// The run under the milder fault, where there was one.
-    pub milder: Option<MilderRun>,
+    pub milder: Option<FurtherRun>,
     /// Seconds for patch, build and suite.
     pub seconds: u64,
     /// What went wrong, where something did.
     pub detail: String,
 }
 
-/// The record of the second run of a bug that was killed.
+/// The record of a further run of a bug that was killed.
 #[derive(Debug, Clone, Serialize)]
-pub struct MilderRun {
+pub struct FurtherRun {
     /// The fault, or `none`.
     pub fault: String,
-    /// Laws violated; none where the bug stays unseen, as it should.
+    /// Its victim; drawn from the seed where none is named.
+    pub target: Option<String>,
+    /// Whether the law named in the table was violated: as it should be under another fault, and not under a milder one.
+    pub is_killed: bool,
+    /// Laws violated.
     pub violated: Vec<String>,
     /// Exit code of the suite.
     pub exit_code: Option<u8>,
     /// Id of the run in the store.
     pub run: Option<String>,
+}
+
+impl FurtherRun {
+    fn of(suite: &SuiteRun, fault: &str, target: Option<&str>, is_killed: bool) -> Self {
+        Self {
+            fault: fault.to_owned(),
+            target: target.map(str::to_owned),
+            is_killed,
+            violated: suite.violated(),
+            exit_code: suite.exit_code,
+            run: suite.run_id(),
+        }
+    }
 }
 
 /// How trials are run.
@@ -103,6 +125,8 @@ pub struct Bench {
     pub engine: String,
     /// Seed of every run.
     pub seed: u64,
+    /// Whether a bug that was killed is tried under the other faults of its row too.
+    pub tries_also: bool,
     /// Whether a bug that was killed is tried under its milder fault too.
     pub tries_milder: bool,
 }
@@ -121,6 +145,7 @@ impl Bench {
             violated: Vec::new(),
             exit_code: None,
             run: None,
+            also: Vec::new(),
             milder: None,
             seconds: 0,
             detail: String::new(),
@@ -167,8 +192,25 @@ impl Bench {
         if trial.fate == Fate::Inconclusive {
             trial.detail = suite.last_words;
         }
+        if trial.fate == Fate::Killed && self.tries_also {
+            self.run_also(binary, mutant, trial).await?;
+        }
         if trial.fate == Fate::Killed && self.tries_milder && mutant.milder.is_some() {
             self.run_milder(binary, mutant, trial).await?;
+        }
+        Ok(())
+    }
+
+    /// The same load under each of the other faults, all of them whatever comes of one.
+    async fn run_also(&self, binary: &Path, mutant: &Mutant, trial: &mut Trial) -> Result<()> {
+        for (fault, target) in mutant.also_at() {
+            let suite = SuiteRun::of(self, binary, fault, target).await.context(mutant.id.clone())?;
+            let fate_there = fate(mutant, suite.shown(), &suite.violated());
+            if fate_there == Fate::Inconclusive {
+                trial.detail = format!("under {fault}: {}", suite.last_words);
+            }
+            trial.fate = fate_after_another(trial.fate, fate_there);
+            trial.also.push(FurtherRun::of(&suite, fault, target, fate_there == Fate::Killed));
         }
         Ok(())
     }
@@ -183,8 +225,8 @@ impl Bench {
         if trial.fate == Fate::Inconclusive {
             trial.detail = format!("under {fault}: {}", suite.last_words);
         }
-        let (violated, run) = (suite.violated(), suite.run_id());
-        trial.milder = Some(MilderRun { fault: fault.to_owned(), violated, exit_code: suite.exit_code, run });
+        let is_killed = fate(mutant, suite.shown(), &suite.violated()) == Fate::Killed;
+        trial.milder = Some(FurtherRun::of(&suite, fault, target, is_killed));
         Ok(())
     }
 
@@ -237,6 +279,17 @@ fn fate(mutant: &Mutant, shown: Shown, violated: &[String]) -> Fate {
     }
 }
 
+/// The same for a bug after a run under another fault that ought to reveal it: one that shows it not outweighs one that
+/// gave no answer.
+const fn fate_after_another(so_far: Fate, there: Fate) -> Fate {
+    match (so_far, there) {
+        (_, Fate::Killed) => so_far,
+        (Fate::Killed, Fate::Inconclusive) => Fate::Inconclusive,
+        (_, Fate::Inconclusive) => so_far,
+        _ => Fate::KilledInPart,
+    }
+}
+
 /// The same for a bug that was killed, after its run under the milder fault.
 const fn fate_after_milder(shown: Shown) -> Fate {
     match shown {
@@ -258,6 +311,7 @@ mod tests {
             law: "auth.fails_closed".to_owned(),
             fault: "redis-flush".to_owned(),
             target: None,
+            also: Vec::new(),
             milder: Some("redis-slow".to_owned()),
             masked_by: masked_by.map(str::to_owned),
         }
@@ -272,6 +326,20 @@ mod tests {
         assert_eq!(of(Shown::Nothing, &[]), Fate::Survived);
         assert_eq!(of(Shown::NoAnswer, &[]), Fate::Inconclusive);
         assert_eq!(fate(&mutant(Some("a defence")), Shown::Nothing, &[]), Fate::Masked);
+    }
+
+    #[test]
+    fn a_bug_that_one_of_its_faults_does_not_reveal_is_killed_in_part() {
+        let after =
+            |there: &[Fate]| there.iter().fold(Fate::Killed, |so_far, there| fate_after_another(so_far, *there));
+        assert_eq!(after(&[]), Fate::Killed);
+        assert_eq!(after(&[Fate::Killed, Fate::Killed]), Fate::Killed);
+        for unseen in [Fate::Survived, Fate::KilledOtherwise, Fate::Masked] {
+            assert_eq!(after(&[Fate::Killed, unseen, Fate::Killed]), Fate::KilledInPart);
+            assert_eq!(after(&[Fate::Inconclusive, unseen]), Fate::KilledInPart);
+            assert_eq!(after(&[unseen, Fate::Inconclusive]), Fate::KilledInPart);
+        }
+        assert_eq!(after(&[Fate::Inconclusive, Fate::Killed]), Fate::Inconclusive);
     }
 
     #[test]
