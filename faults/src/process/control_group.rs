@@ -5,6 +5,7 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use super::ProcessIdentity;
@@ -15,6 +16,8 @@ const MOUNT: &str = "/sys/fs/cgroup";
 const FIRST_VERSION: [&str; 2] = ["cpu", "cpu,cpuacct"];
 /// Time after which a member gets its share anew, microseconds.
 const PERIOD_US: u64 = 50_000;
+/// Time that the threads of a killed member may take to be gone; those of a starved one wait for their share.
+const LAST_THREADS_LIMIT: Duration = Duration::from_secs(10);
 
 /// A group, made by this process.
 #[derive(Debug, Clone)]
@@ -125,7 +128,8 @@ impl ControlGroup {
         count.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "its cpu.stat has no nr_throttled"))
     }
 
-    /// Removes it; what it still holds goes to the root of the hierarchy. Without effect once it is gone.
+    /// Removes it; what it still holds goes to the root of the hierarchy. Without effect once it is gone. Blocks
+    /// while threads of a killed member are on their way out, for ten seconds at most.
     ///
     /// # Errors
     /// If the kernel keeps it.
@@ -172,9 +176,19 @@ fn remove_folder(folder: &Path, root: &Path) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         members => members?,
     };
-    for pid in members.lines() {
-        // One that ended meanwhile is no member either.
-        let _ = fs::write(root.join("cgroup.procs"), pid);
+    let deadline = Instant::now() + LAST_THREADS_LIMIT;
+    loop {
+        for pid in members.lines() {
+            // One that ended meanwhile is no member either.
+            let _ = fs::write(root.join("cgroup.procs"), pid);
+        }
+        match fs::remove_dir(folder) {
+            // A thread on its way out is a member that cannot be moved, and the last of its way takes processor time.
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy && Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            outcome => return outcome,
+        }
     }
-    fs::remove_dir(folder)
 }

@@ -48,8 +48,8 @@ impl ProcessIdentity {
         Self::of_pid(std::process::id())
     }
 
-    /// Whether this process, not a successor, runs. One that ended and was not reaped yet is
-    /// dead. When `/proc` cannot be read for another reason than absence, it counts as alive.
+    /// Whether this process, not a successor, runs. One that ended, all threads of it, and was
+    /// not reaped yet is dead. When `/proc` cannot be read for another reason than absence, it counts as alive.
     pub fn alive(&self) -> bool {
         match Stat::read(self.pid) {
             Ok(stat) => stat.start_ticks == self.start_ticks && !stat.is_dead(),
@@ -121,6 +121,7 @@ fn gone(error: &io::Error) -> bool {
 
 struct Stat {
     state: u8,
+    threads: u64,
     start_ticks: u64,
 }
 
@@ -137,13 +138,19 @@ impl Stat {
         let rest = std::str::from_utf8(&line[after_name..]).ok()?;
         let mut fields = rest.split_ascii_whitespace();
         let state = *fields.next()?.as_bytes().first()?;
-        // Field 3 was the state; field 22 is the nineteenth after it.
-        let start_ticks = fields.nth(18)?.parse().ok()?;
-        Some(Self { state, start_ticks })
+        // Field 3 was the state; field 20 is the seventeenth after it, field 22 the second after that.
+        let threads = fields.nth(16)?.parse().ok()?;
+        let start_ticks = fields.nth(1)?.parse().ok()?;
+        Some(Self { state, threads, start_ticks })
     }
 
+    /// Its first thread may be gone while others, starved of processor time, say, still hold its sockets and files.
     fn is_dead(&self) -> bool {
-        matches!(self.state, b'Z' | b'X' | b'x')
+        match self.state {
+            b'X' | b'x' => true,
+            b'Z' => self.threads <= 1,
+            _ => false,
+        }
     }
 }
 
@@ -159,6 +166,18 @@ mod tests {
         let stat = Stat::parse(line).expect("stat");
         assert_eq!(stat.start_ticks, 98765);
         assert!(!stat.is_dead());
+    }
+
+    #[test]
+    fn a_corpse_whose_threads_go_on_is_alive() {
+        let line =
+            |state: char, threads: u32| format!("7 (a) {state} 1 7 7 0 -1 4 1 2 3 4 5 6 7 8 20 0 {threads} 0 98765 1");
+        let dead = |state, threads| Stat::parse(line(state, threads).as_bytes()).expect("stat").is_dead();
+        assert!(dead('Z', 1));
+        assert!(dead('Z', 0));
+        assert!(!dead('Z', 5));
+        assert!(dead('X', 1));
+        assert!(!dead('R', 5));
     }
 
     #[test]

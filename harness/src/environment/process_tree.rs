@@ -38,6 +38,17 @@ pub fn end_postgres(leader: ProcessIdentity) -> bool {
     !leader.alive()
 }
 
+/// Asks every PostgreSQL server that works below `folder` to end, as [`end_postgres`] does; gives those that have. Blocks.
+pub fn end_postgres_below(folder: &Path) -> Vec<ProcessIdentity> {
+    let found = working_below(folder);
+    let is_server = |identity: &&ProcessIdentity| {
+        // A server's children are called as it is, and work where it does.
+        let parent = parent(identity.pid);
+        !found.iter().any(|other| Some(other.pid) == parent)
+    };
+    found.iter().filter(is_server).copied().filter(|leader| end_postgres(*leader)).collect()
+}
+
 /// Sends `signal` to the process if it is still this one.
 pub fn signal(identity: ProcessIdentity, signal: Signal) {
     if let Some(pid) = raw_pid(identity) {

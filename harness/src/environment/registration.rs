@@ -16,7 +16,7 @@ use nogo_faults::process::ProcessIdentity;
 use nogo_faults::remove_groups;
 use serde::{Deserialize, Serialize};
 
-use super::process_tree::{kill_tree, place, working_below};
+use super::process_tree::{end_postgres_below, kill_tree, place, working_below};
 use super::volume::unmount_below;
 
 /// Container label: the run's id.
@@ -129,6 +129,7 @@ impl Registration {
     /// # Errors
     /// If a process outlives its SIGKILL or the directory cannot be removed; the record then stays.
     pub fn close(&self) -> Result<()> {
+        end_postgres_below(&self.scratch);
         for identity in working_below(&self.scratch) {
             kill_tree(identity, None)?;
         }

@@ -20,7 +20,7 @@ use tokio::time::Instant;
 
 use super::clock_library::forget_clock;
 use super::docker_connection;
-use super::process_tree::{end_postgres, kill_tree, place, working_below};
+use super::process_tree::{end_postgres_below, kill_tree, place, working_below};
 use super::registration::{
     LABEL_OWNER_PID, LABEL_OWNER_PLACE, LABEL_OWNER_START, LABEL_RUN, RunRecord, SCRATCH_PREFIX, SCRATCH_RECORD,
     group_prefix, read_record, runs_folder,
@@ -139,11 +139,17 @@ fn judge(owner: ProcessIdentity, owner_place: &str) -> Owner {
 fn remove_run(file: &Path, record: &RunRecord, swept: &mut Swept) {
     swept.runs.push(record.run_id.clone());
     let left_before = swept.left.len();
+    // First, so that those who are starved of processor time come to their end.
+    match remove_groups(&group_prefix(&record.run_id)) {
+        Ok(mut groups) => swept.groups.append(&mut groups),
+        Err(error) => swept.left.push(format!("control groups of {}: {error}", record.run_id)),
+    }
     let recorded = record.processes.values().copied();
     let same_place = record.place == place();
     let recorded = recorded.filter(|identity| same_place && identity.alive());
     let recorded: Vec<_> = recorded.collect();
-    swept.processes.extend(recorded.iter().filter(|leader| end_postgres(**leader)).map(|leader| leader.pid));
+    // Found by where they work: a record that lies in the scratch directory names no process.
+    swept.processes.extend(end_postgres_below(&record.scratch).iter().map(|leader| leader.pid));
     let found: Vec<_> = recorded.into_iter().chain(working_below(&record.scratch)).collect();
     for identity in found.iter().copied() {
         if !identity.alive() {
@@ -156,10 +162,6 @@ fn remove_run(file: &Path, record: &RunRecord, swept: &mut Swept) {
     }
     if same_place {
         found.iter().chain(record.processes.values()).for_each(|identity| forget_clock(identity.pid));
-    }
-    match remove_groups(&group_prefix(&record.run_id)) {
-        Ok(mut groups) => swept.groups.append(&mut groups),
-        Err(error) => swept.left.push(format!("control groups of {}: {error}", record.run_id)),
     }
     let marked = read_record(&record.scratch.join(SCRATCH_RECORD)).is_some_and(|inside| inside.run_id == record.run_id);
     if marked {

@@ -137,9 +137,12 @@ async fn a_lost_store_does_not_hide_a_scratch_directory() {
     let mut owner = Owner::start("process", lost.path());
     owner.kill();
     drop(lost);
+    let shared = shared_memory_below(&owner.scratch());
+    assert!(still_shared(&shared).len() > 1, "a file and a segment: {shared:?}");
     let elsewhere = tempfile::tempdir().unwrap();
     let swept = sweep(elsewhere.path()).await.unwrap();
     assert!(swept.runs.contains(&owner.run), "{swept:?}");
+    assert_eq!(still_shared(&shared), [""; 0], "{swept:?}");
     assert!(working_below(&owner.scratch()).is_empty());
     assert!(!owner.scratch().exists());
 }
