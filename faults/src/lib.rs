@@ -35,7 +35,7 @@ pub use postgres::{
     SerializationFailures, SlowStatement, SlowStatementConfig, VolumeControl, VolumeUsage,
 };
 pub use process::{
-    AnyMoment, CLOCK_IS_RIGHT, ClockApart, ControlGroup, CpuStarved, DescriptorsExhausted, MemoryExhausted,
+    AnyMoment, Burden, CLOCK_IS_RIGHT, ClockApart, ControlGroup, CpuStarved, DescriptorsExhausted, MemoryExhausted,
     MidJobProbe, ProcessControl, ProcessDrain, ProcessEnding, ProcessFreeze, ProcessIdentity, ProcessKill,
     ProcessKillLimits, ProcessLimits, RestartStorm, RollingRestart, remove_groups,
 };

@@ -102,8 +102,8 @@ pub(super) const ROWS: &[FaultRow] = &[
         name: "memory-limit",
         kind: "memory_limit",
         targets: WORKERS,
-        what: "a worker may map no memory beyond what it has, until its own allocator ends it; it is started again at the \
-               end of the window",
+        what: "a worker may map no memory beside what it has, and gets jobs that need some, until its own allocator ends \
+               it; it is started again at the end of the window",
         control_proof: "its exit, by a signal, under the limit that /proc showed",
         effect_proof: "attempts of its own have lost their leases",
         engines: BOTH,

@@ -75,6 +75,21 @@ where
     }
 }
 
+/// Gives a process work for which it needs memory that it does not have yet.
+pub trait Burden: Send + Sync {
+    /// Once more. Whether the process or one of its kind takes it up is not known.
+    fn lay_on(&self) -> BoxFuture<'_, ()>;
+}
+
+impl<F> Burden for F
+where
+    F: Fn() -> BoxFuture<'static, ()> + Send + Sync,
+{
+    fn lay_on(&self) -> BoxFuture<'_, ()> {
+        self()
+    }
+}
+
 /// For a process that may be struck at any moment.
 #[derive(Debug, Clone, Copy)]
 pub struct AnyMoment;

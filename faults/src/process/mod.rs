@@ -15,7 +15,7 @@ mod storm;
 mod victim;
 
 pub use clock::{CLOCK_IS_RIGHT, ClockApart};
-pub use control::{AnyMoment, MidJobProbe, ProcessControl, ProcessEnding};
+pub use control::{AnyMoment, Burden, MidJobProbe, ProcessControl, ProcessEnding};
 pub use control_group::{ControlGroup, remove_groups};
 pub use cpu::CpuStarved;
 pub use drain::ProcessDrain;

@@ -1,13 +1,13 @@
 //! A limit of the kernel drawn tight around a running process: no further memory, or no further descriptor.
 
-use std::{fs, io, sync::Arc};
+use std::{fs, io, sync::Arc, time::Duration};
 
 use rustix::process::{Resource, Rlimit, prlimit};
 use serde_json::json;
 
 use super::{
     ProcessIdentity,
-    control::ProcessControl,
+    control::{Burden, ProcessControl},
     victim::{ProcessLimits, Victim},
 };
 use crate::{
@@ -84,16 +84,35 @@ impl Harm for DescriptorsExhausted {
     }
 }
 
+/// Soft limit of the address space: whatever is mapped stays so, and nothing is ever mapped beside it, however much was
+/// given back. A limit around what is mapped now would leave room for whatever has its like when it ends.
+const MAPPED_BYTES: u64 = 0;
+/// Between two burdens: one of them may have gone to another process.
+const BURDEN_EVERY: Duration = Duration::from_secs(1);
+
 /// Takes from a process the leave to grow, until its own allocator ends it; healing starts it again.
 pub struct MemoryExhausted {
     victim: Victim,
+    burden: Arc<dyn Burden>,
     former: Option<Rlimit>,
 }
 
 impl MemoryExhausted {
-    /// The exhaustion, under `name`, of the memory of the process behind `control`.
-    pub fn new(name: &'static str, control: Arc<dyn ProcessControl>, limits: ProcessLimits) -> Self {
-        Self { victim: Victim::new(name, control, limits), former: None }
+    /// The exhaustion, under `name`, of the memory of the process behind `control`, which `burden` makes need some.
+    pub fn new(
+        name: &'static str,
+        control: Arc<dyn ProcessControl>,
+        burden: Arc<dyn Burden>,
+        limits: ProcessLimits,
+    ) -> Self {
+        Self { victim: Victim::new(name, control, limits), burden, former: None }
+    }
+
+    async fn keep_burdening(&self) -> ! {
+        loop {
+            self.burden.lay_on().await;
+            tokio::time::sleep(BURDEN_EVERY).await;
+        }
     }
 }
 
@@ -108,20 +127,21 @@ impl Harm for MemoryExhausted {
 
     async fn strike(&mut self) -> Result<Proof, InstallError> {
         let identity = self.victim.strike()?;
-        // Whatever it holds it keeps; nothing can be mapped beside it.
-        let held = mapped_bytes(identity).map_err(refused("read what memory it has mapped"))?;
+        let mapped = mapped_bytes(identity).map_err(refused("read what memory it has mapped"))?;
         self.victim.control.expect_end(identity, true).map_err(refused("expect its end"))?;
-        self.former = Some(lower(identity, Resource::As, held).map_err(refused("limit its memory"))?);
+        self.former = Some(lower(identity, Resource::As, MAPPED_BYTES).map_err(refused("limit its memory"))?);
         let limit = soft_limit(identity, "Max address space").unwrap_or_default();
-        self.victim
-            .lands(|| match self.victim.control.ending(identity) {
-                Some(ending) => {
-                    let detail = json!({ "mapped_bytes": held, "limit_bytes": limit, "ending": ending });
-                    Ok(self.victim.proof("process_out_of_memory", identity, detail))
-                }
-                None => Err(format!("{identity} lives on with the {held} bytes it has mapped")),
-            })
-            .await
+        let landed = self.victim.lands(|| match self.victim.control.ending(identity) {
+            Some(ending) => {
+                let detail = json!({ "mapped_bytes": mapped, "limit_bytes": limit, "ending": ending });
+                Ok(self.victim.proof("process_out_of_memory", identity, detail))
+            }
+            None => Err(format!("{identity} lives on with the {mapped} bytes it had mapped")),
+        });
+        tokio::select! {
+            proof = landed => proof,
+            never = self.keep_burdening() => never,
+        }
     }
 
     async fn look(&mut self) -> Result<Proof, ProofError> {

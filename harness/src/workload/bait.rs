@@ -9,14 +9,12 @@ use super::stories::ScenarioDraft;
 
 /// Spread of such a forecast's paths, for prices and additions alike.
 const SIGMA: &str = "0.05";
-/// Months of such a forecast.
-const HORIZON_MONTHS: u32 = 36;
 
 impl Load {
-    /// Requests `count` forecasts of `paths` simulated paths for one paying tenant; gives the ids of those accepted.
+    /// Requests `count` forecasts of so many simulated paths and months for one paying tenant; gives the ids of those accepted.
     ///
     /// They are ordinary forecasts: recorded, billed, and read to their end like all others.
-    pub async fn submit_long_forecasts(&self, count: usize, paths: u32) -> Vec<String> {
+    pub async fn submit_long_forecasts(&self, count: usize, paths: u32, months: u32) -> Vec<String> {
         let Some(tenant) = self.tenants().iter().find(|tenant| tenant.profile.plan == "PRO") else {
             return Vec::new();
         };
@@ -33,7 +31,7 @@ impl Load {
             out_of_range: false,
         };
         let mut input = draw_input(&mut rng, shape);
-        input["horizon_months"] = Value::from(HORIZON_MONTHS);
+        input["horizon_months"] = Value::from(months);
         // Both zero would by-pass the simulation and end in milliseconds.
         input["uncertainty"]["price_sigma_monthly"] = Value::from(SIGMA);
         input["uncertainty"]["adds_sigma_monthly"] = Value::from(SIGMA);

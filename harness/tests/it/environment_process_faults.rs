@@ -5,12 +5,13 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use nogo_faults::{
-    AnyMoment, BlastRadius, ClockApart, ControlGroup, CpuStarved, DescriptorsExhausted, Fault, Harm, MemoryExhausted,
-    OutsideRadius, ProcessControl, ProcessDrain, ProcessFreeze, ProcessLimits, ProofError, RestartStorm,
-    RollingRestart, Struck, Tolerance, remove_groups,
+    AnyMoment, BlastRadius, BoxFuture, ClockApart, ControlGroup, CpuStarved, DescriptorsExhausted, Fault, Harm,
+    MemoryExhausted, OutsideRadius, ProcessControl, ProcessDrain, ProcessFreeze, ProcessLimits, ProofError,
+    RestartStorm, RollingRestart, Struck, Tolerance, remove_groups,
 };
 use nogo_harness::environment::clock_library::{clock_environment, clock_library};
 use nogo_harness::environment::registration::group_prefix;
@@ -25,6 +26,8 @@ const LIMITS: ProcessLimits = ProcessLimits { land_ms_max: 10_000, heal_ms_max: 
 const TOLERANCE: Tolerance = Tolerance { goodput_ratio_min: 0.0, outage_ms_max: 10_000, recover_ms_max: 10_000 };
 /// In which one that works leaves traces.
 const SOON: Duration = Duration::from_millis(400);
+/// In which it does so even where it hardly gets a turn.
+const BUSY: Duration = Duration::from_secs(5);
 
 /// Keeps shells, and a neighbour that no fault may reach.
 struct Rig {
@@ -50,10 +53,14 @@ impl Rig {
         self.world.run.scratch().join(name)
     }
 
-    /// Whether the process leaves traces now.
+    /// Whether the process leaves traces, however busy this machine is.
     async fn works(&self, name: &str) -> bool {
+        self.works_within(name, BUSY).await
+    }
+
+    async fn works_within(&self, name: &str, limit: Duration) -> bool {
         let size = || std::fs::metadata(self.traces(name)).map_or(0, |found| found.len());
-        let (before, until) = (size(), Instant::now() + SOON);
+        let (before, until) = (size(), Instant::now() + limit);
         while size() == before && Instant::now() < until {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
@@ -124,8 +131,8 @@ async fn a_freeze_a_drain_a_storm_and_a_rolling_restart_bite_and_heal() {
     let (one, two) = (rig.start("one", BEATS).await, rig.start("two", BEATS).await);
     let stands_still = async || {
         // A child may have been asleep beside it, but the shell itself writes no more.
-        rig.works("one").await;
-        assert!(!rig.works("one").await, "it goes on");
+        rig.works_within("one", SOON).await;
+        assert!(!rig.works_within("one", SOON).await, "it goes on");
     };
 
     let freeze = ProcessFreeze::new("freeze", control(&one), Arc::new(AnyMoment), LIMITS);
@@ -163,7 +170,8 @@ async fn a_freeze_a_drain_a_storm_and_a_rolling_restart_bite_and_heal() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_process_that_does_not_drain_did_not_land_and_is_started_again() {
     let rig = Rig::new().await;
-    let deaf = rig.start("deaf", "trap '' TERM; while :; do sleep 0.01; done").await;
+    let deaf = rig.start("deaf", "trap '' TERM; while :; do echo . >>$NAME; sleep 0.01; done").await;
+    assert!(rig.works("deaf").await, "it is deaf once it works");
     let limits = ProcessLimits { land_ms_max: 200, ..LIMITS };
     let mut drain = Struck::new(ProcessDrain::new("drain", control(&deaf), limits), TOLERANCE);
     let mut radius = BlastRadius::new(LIMIT);
@@ -182,10 +190,17 @@ async fn limits_of_memory_and_of_descriptors_bite_and_heal() {
     let grows = "y=$(printf '%0100000d' 0); while :; do x=$x$y; echo . >>$NAME; sleep 0.05; done";
     let grows = rig.start("grows", grows).await;
     let life = grows.current_identity();
-    let memory = MemoryExhausted::new("memory", control(&grows), LIMITS);
+    let burdened = Arc::new(AtomicUsize::new(0));
+    let burdens = Arc::clone(&burdened);
+    let burden = move || -> BoxFuture<'static, ()> {
+        burdens.fetch_add(1, Ordering::Relaxed);
+        Box::pin(std::future::ready(()))
+    };
+    let memory = MemoryExhausted::new("memory", control(&grows), Arc::new(burden), LIMITS);
     let bites = async || assert!(!grows.runs(), "it grows on");
     rig.goes_through(memory, &[&grows], bites).await;
     assert_ne!(grows.current_identity(), life);
+    assert!(burdened.load(Ordering::Relaxed) > 0, "it is given what it needs memory for");
     grows.kill_now().await.unwrap();
 
     let opens = "while :; do read -r line </etc/passwd && echo . >>$NAME; sleep 0.01; done";
@@ -193,8 +208,8 @@ async fn limits_of_memory_and_of_descriptors_bite_and_heal() {
     let life = opens.current_identity();
     let descriptors = DescriptorsExhausted::new("descriptors", control(&opens), LIMITS);
     let bites = async || {
-        rig.works("opens").await;
-        assert!(!rig.works("opens").await, "it opens files");
+        rig.works_within("opens", SOON).await;
+        assert!(!rig.works_within("opens", SOON).await, "it opens files");
     };
     rig.goes_through(descriptors, &[&opens], bites).await;
     assert_eq!(opens.current_identity(), life, "it lives on without");

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use nogo_faults::{
-    AnyMoment, BlastRadius, BoxFuture, ClockApart, CpuStarved, DescriptorsExhausted, Fault, FaultRow, Harm,
+    AnyMoment, BlastRadius, BoxFuture, Burden, ClockApart, CpuStarved, DescriptorsExhausted, Fault, FaultRow, Harm,
     MemoryExhausted, MidJobProbe, ProcessControl, ProcessDrain, ProcessFreeze, ProcessKill, ProcessKillLimits,
     ProcessLimits, RestartStorm, RollingRestart, Struck,
 };
@@ -22,6 +22,14 @@ use crate::nemesis::effect::{
 const BAITS: usize = 4;
 /// Paths of such a job: most of a second of one core.
 const BAIT_PATHS: u32 = 30_000;
+/// Months of such a job.
+const BAIT_MONTHS: u32 = 36;
+/// Jobs at a time for a worker that may map nothing: a few, since their kind goes to all workers.
+const LARGE_JOBS: usize = 2;
+/// Paths and months of such a job: 69 MiB of figures. The C library's allocator finds room for up to 64 MiB in what it
+/// reserved for a thread before, and maps what is over that anew.
+const LARGE_PATHS: u32 = 75_000;
+const LARGE_MONTHS: u32 = 60;
 /// The victim that stands for all APIs.
 const APIS: &str = "apis";
 /// How long each incarnation works in a storm.
@@ -67,10 +75,7 @@ pub(super) async fn plant(row: &'static FaultRow, mut radius: BlastRadius, site:
             let percent = if is_worker { STARVED_PERCENT.1 } else { STARVED_PERCENT.0 };
             struck(row, CpuStarved::new(row.name, control, group, percent, limits))
         }
-        "memory-limit" => {
-            bait_if(is_worker, site).await;
-            struck(row, MemoryExhausted::new(row.name, control, limits))
-        }
+        "memory-limit" => struck(row, MemoryExhausted::new(row.name, control, large_jobs(site), limits)),
         "clock-skew" | "clock-step" => {
             let file = site.topology.clock_file(target);
             struck(row, ClockApart::new(row.name, control, file, ahead_s(row), limits))
@@ -134,13 +139,22 @@ fn rolling_restart(row: &'static FaultRow, mut radius: BlastRadius, site: &Site<
 
 async fn bait_if(is_worker: bool, site: &Site<'_>) {
     if is_worker {
-        site.load.submit_long_forecasts(BAITS, BAIT_PATHS).await;
+        site.load.submit_long_forecasts(BAITS, BAIT_PATHS, BAIT_MONTHS).await;
     }
+}
+
+/// Puts jobs into the queue that no worker has the memory for by chance.
+fn large_jobs(site: &Site<'_>) -> Arc<dyn Burden> {
+    let load = Arc::clone(site.load);
+    Arc::new(move || -> BoxFuture<'static, ()> {
+        let load = Arc::clone(&load);
+        Box::pin(async move { drop(load.submit_long_forecasts(LARGE_JOBS, LARGE_PATHS, LARGE_MONTHS).await) })
+    })
 }
 
 /// Puts long jobs into the queue; tells when the victim runs one.
 async fn mid_job(site: &Site<'_>) -> LongJobHeld {
-    let baits = site.load.submit_long_forecasts(BAITS, BAIT_PATHS).await;
+    let baits = site.load.submit_long_forecasts(BAITS, BAIT_PATHS, BAIT_MONTHS).await;
     LongJobHeld { reader: site.reader.clone(), worker: site.step.target.clone(), baits }
 }
 
