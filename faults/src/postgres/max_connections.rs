@@ -8,7 +8,10 @@ use std::{net::SocketAddr, time::Duration};
 
 use serde_json::{Value, json};
 use sqlx::{PgConnection, Row, postgres::PgConnectOptions};
-use tokio::task::JoinHandle;
+use tokio::{
+    sync::watch,
+    task::{JoinHandle, JoinSet},
+};
 use tokio_util::sync::CancellationToken;
 
 use super::session::{address_of, close, connect, options};
@@ -22,6 +25,11 @@ use crate::{
 const EVERY: Duration = Duration::from_millis(40);
 /// Places left for those who look.
 const LEAVE_FREE: i64 = 1;
+
+/// In which the places are read anew, also while more are being taken.
+const READ_WITHIN: Duration = Duration::from_secs(2);
+/// Places that are being taken at a time.
+const TAKEN_AT_ONCE: i64 = 8;
 
 /// What to take, and what to leave.
 #[derive(Debug, Clone)]
@@ -55,6 +63,18 @@ pub struct MaxConnections {
 struct Keeper {
     stop: CancellationToken,
     task: JoinHandle<Vec<PgConnection>>,
+    /// Its latest reading. Nobody else gets in for sure: whoever is about to be refused holds a place until then.
+    seen: watch::Receiver<Option<Places>>,
+}
+
+impl Keeper {
+    async fn next_reading(&self) -> Result<Places, String> {
+        let mut seen = self.seen.clone();
+        seen.mark_unchanged();
+        let changed = tokio::time::timeout(READ_WITHIN, seen.changed()).await;
+        let places = if matches!(changed, Ok(Ok(()))) { seen.borrow().clone() } else { None };
+        places.ok_or_else(|| format!("the places were not read for {} s", READ_WITHIN.as_secs()))
+    }
 }
 
 impl Drop for Keeper {
@@ -102,13 +122,10 @@ impl MaxConnections {
     }
 
     async fn look_full(&self) -> Result<Proof, ProofError> {
-        if self.keeper.is_none() {
+        let Some(keeper) = &self.keeper else {
             return Err(ProofError::NoHarm("nobody takes the places".into()));
-        }
-        let mut admin = connect(&self.admin).await.map_err(ProofError::Unreadable)?;
-        let places = read(&mut admin, &self.config).await;
-        close(admin).await;
-        let places = places.map_err(ProofError::Unreadable)?;
+        };
+        let places = keeper.next_reading().await.map_err(ProofError::Unreadable)?;
         if places.ours == 0 || places.all - places.taken > places.reserved {
             return Err(ProofError::NoHarm(format!("{} of {} places are taken", places.taken, places.all)));
         }
@@ -148,8 +165,9 @@ impl Harm for MaxConnections {
         close(admin).await;
         self.before = places?.of_role;
         let stop = CancellationToken::new();
-        let task = tokio::spawn(keep_full(self.admin.clone(), self.config.clone(), stop.clone()));
-        self.keeper = Some(Keeper { stop, task });
+        let (tell, seen) = watch::channel(None);
+        let task = tokio::spawn(keep_full(self.admin.clone(), self.config.clone(), stop.clone(), tell));
+        self.keeper = Some(Keeper { stop, task, seen });
         let wait = Wait::of_ms(self.config.limit_ms);
         loop {
             match self.look_full().await {
@@ -228,6 +246,7 @@ async fn keep_full(
     admin: PgConnectOptions,
     config: MaxConnectionsConfig,
     stop: CancellationToken,
+    tell: watch::Sender<Option<Places>>,
 ) -> Vec<PgConnection> {
     let mut held = Vec::new();
     let mut watcher = connect(&admin).await.ok();
@@ -243,19 +262,36 @@ async fn keep_full(
             None => Err("not connected".into()),
         };
         let Ok(places) = places else {
-            watcher = connect(&admin).await.ok();
+            watcher = match held.pop() {
+                Some(connection) => Some(connection),
+                None => connect(&admin).await.ok(),
+            };
             continue;
         };
+        tell.send_replace(Some(places.clone()));
         let free = places.all - places.taken;
-        for _ in LEAVE_FREE..free {
-            match connect(&admin).await {
-                Ok(connection) => held.push(connection),
-                // Somebody was faster: look again at the next tick.
-                Err(_) => break,
+        for _ in free..LEAVE_FREE {
+            // The system took places too while ours were taken: those who look would find none.
+            if let Some(connection) = held.pop() {
+                close(connection).await;
             }
-            if stop.is_cancelled() {
+        }
+        let mut wanted = free - LEAVE_FREE;
+        while wanted > 0 && !stop.is_cancelled() {
+            // Several at a time: one after the other takes ten seconds where this machine is busy.
+            let mut taking = JoinSet::new();
+            for _ in 0..wanted.min(TAKEN_AT_ONCE) {
+                let admin = admin.clone();
+                taking.spawn(async move { connect(&admin).await });
+            }
+            let taken = taking.join_all().await;
+            let somebody_was_faster = taken.iter().any(Result::is_err);
+            held.extend(taken.into_iter().flatten());
+            if somebody_was_faster {
+                // Look again at the next tick.
                 break;
             }
+            wanted -= TAKEN_AT_ONCE;
         }
         // No more at once than an ordinary role may not have.
         let at_once = usize::try_from(places.reserved - LEAVE_FREE).unwrap_or_default();
