@@ -39,9 +39,11 @@ pub(crate) async fn start_with(
 ) -> anyhow::Result<SocketAddr> {
     let listener = tokio::net::TcpListener::bind(listen).await.context("bind metrics listener")?;
     let address = listener.local_addr().context("read metrics address")?;
-    let app = routes
-        .route("/livez", get(|| async { "alive\n" }))
-        .route("/metrics", get(move || std::future::ready(handle.render())));
+    let metrics = move || {
+        forecastle_telemetry::tell_time();
+        std::future::ready(handle.render())
+    };
+    let app = routes.route("/livez", get(|| async { "alive\n" })).route("/metrics", get(metrics));
     tokio::spawn(async move {
         if let Err(error) = axum::serve(listener, app).await {
             tracing::error!(error = %error, "serve metrics");

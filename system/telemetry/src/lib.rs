@@ -7,12 +7,14 @@
 //! Sinks are spoken to in plain HTTP: a relay or an agent on the same host or network does the TLS.
 
 pub mod analytics;
+mod clock;
 pub mod errors;
 mod http;
 mod outlet;
 mod scrub;
 
 pub use analytics::{Analytics, AnalyticsOptions, ProductEvent};
+pub use clock::tell_time;
 pub use errors::{Dsn, ErrorEvent, ErrorReporter, ErrorTask, ReporterOptions};
 pub use http::BadSinkAddress;
 pub use scrub::scrubbed;

@@ -54,6 +54,11 @@ impl Counter {
     }
 }
 
+/// The value of a metric without labels in Prometheus's text format.
+pub(super) fn one_of(text: &str, metric: &str) -> Option<f64> {
+    text.lines().find_map(|line| line.strip_prefix(metric)?.strip_prefix(' ')?.trim().parse().ok())
+}
+
 /// The sum of a counter's lines in Prometheus's text format.
 fn sum_of(text: &str, metric: &str, label: &str) -> f64 {
     text.lines()
@@ -250,5 +255,8 @@ mod tests {
         assert_eq!(sum_of(text, "http_requests_total", ""), 16.0);
         assert_eq!(sum_of(text, "plain", ""), 5.0);
         assert_eq!(sum_of(text, "absent", ""), 0.0);
+        assert_eq!(one_of(text, "plain"), Some(5.0));
+        assert_eq!(one_of(text, "http_requests_total"), None, "it has labels");
+        assert_eq!(one_of(text, "absent"), None);
     }
 }

@@ -1,4 +1,4 @@
-//! What a stranger who asks one process over HTTP sees: no connection, a late answer, a wrong date.
+//! What a stranger who asks one process over HTTP sees: no connection, a late answer, a wrong time of day.
 
 use std::time::Duration;
 
@@ -8,14 +8,17 @@ use nogo_faults::BoxFuture;
 use nogo_invariants::history::{Proof, ProofKind};
 use tokio::time::Instant;
 
+use super::metrics::one_of;
 use super::{EffectProbe, proof};
 
 /// A process that is well answers a new connection within this.
 const ANSWER_MS_MAX: u64 = 750;
 /// No answer at all counts as such after this.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// A date has whole seconds, and an answer takes a moment.
-const DATE_S_OFF: i64 = 2;
+/// An answer takes a moment.
+const TIME_S_OFF: f64 = 2.0;
+/// The gauge that a process tells its time of day by.
+const TIME: &str = "forecastle_time_seconds";
 /// Questions of one look at how late answers come.
 const QUESTIONS: usize = 5;
 
@@ -95,28 +98,28 @@ impl EffectProbe for SlowAnswers {
     }
 }
 
-/// The time of day that a process stamps its answers with.
+/// The time of day that a process tells with its metrics. The date of its answers would not do: a server keeps one for a
+/// while, and is wrong for as long as its clock was ahead.
 pub struct ClockSeen {
-    /// What is asked for, without a session.
+    /// Its metrics.
     pub url: String,
     /// How far ahead it is set, seconds.
     pub ahead_s: i64,
 }
 
 impl ClockSeen {
-    /// How far ahead of ours its date is, seconds.
-    async fn ahead_s(&self) -> Result<i64> {
+    /// How far ahead of ours its clock is, seconds.
+    async fn ahead_s(&self) -> Result<f64> {
         let (answer, _) = ask(&self.url, PATIENCE).await?;
-        let date = answer.headers().get("date").context("an answer without a date")?.to_str()?;
-        let its = jiff::fmt::rfc2822::parse(date)?.timestamp();
-        Ok(its.as_second() - Timestamp::now().as_second())
+        let told = one_of(&answer.text().await?, TIME).with_context(|| format!("its metrics have no {TIME}"))?;
+        Ok(told - Timestamp::now().as_millisecond() as f64 / 1_000.0)
     }
 
     async fn look(&self, expected_s: i64) -> (bool, String) {
         match self.ahead_s().await {
             Ok(ahead_s) => {
-                let off_s = (ahead_s - expected_s).abs();
-                (off_s <= DATE_S_OFF, format!("its answers are dated {ahead_s} s ahead"))
+                let off_s = (ahead_s - expected_s as f64).abs();
+                (off_s <= TIME_S_OFF, format!("its clock is {ahead_s:.1} s ahead"))
             }
             Err(error) => (false, format!("not read: {error:#}")),
         }
@@ -127,14 +130,14 @@ impl EffectProbe for ClockSeen {
     fn effect(&mut self) -> BoxFuture<'_, Proof> {
         Box::pin(async move {
             let (shows, what) = self.look(self.ahead_s).await;
-            proof(ProofKind::Effect, "the date header", shows, what)
+            proof(ProofKind::Effect, TIME, shows, what)
         })
     }
 
     fn recovery(&mut self) -> BoxFuture<'_, Proof> {
         Box::pin(async move {
             let (shows, what) = self.look(0).await;
-            proof(ProofKind::Recovery, "the date header", shows, what)
+            proof(ProofKind::Recovery, TIME, shows, what)
         })
     }
 }

@@ -106,7 +106,11 @@ async fn probe(
         "worker-crash" => Box::new(OrphanedJobs::new(reader, worker)),
         "worker-drain" => Box::new(ClaimsNothing { reader, workers: vec![worker] }),
         "cpu-starved" => Box::new(SlowAnswers { url: asked_at(victim, is_worker)?, late_ms: STARVED_MS }),
-        "clock-skew" | "clock-step" => Box::new(ClockSeen { url: asked_at(victim, is_worker)?, ahead_s: ahead_s(row) }),
+        "clock-skew" | "clock-step" => {
+            let field = if is_worker { "metrics" } else { "address" };
+            let url = format!("http://{}/metrics", victim.address(field)?);
+            Box::new(ClockSeen { url, ahead_s: ahead_s(row) })
+        }
         "descriptors" => Box::new(NewConnection { url: asked_at(victim, is_worker)? }),
         "worker-freeze" | "restart-storm" | "memory-limit" if is_worker => {
             Box::new(LeasesLost::new(reader, worker).await?)

@@ -64,6 +64,7 @@ pub(crate) async fn metrics(State(state): State<AppState>) -> impl IntoResponse 
         metrics::gauge!("forecastle_replica_connections_max", "replica" => replica.name.clone()).set(replica.pool.max);
         metrics::gauge!("forecastle_replica_connections_in_use", "replica" => replica.name).set(in_use);
     }
+    forecastle_telemetry::tell_time();
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], state.metrics.render())
 }
 

@@ -94,6 +94,10 @@ async fn machines_find_the_document_the_keys_and_metrics_without_names() {
         "{metrics}"
     );
     assert!(metrics.contains("forecastle_pool_connections_in_use"));
+    let told = metrics.lines().find_map(|line| line.strip_prefix("forecastle_time_seconds "));
+    let told: f64 = told.and_then(|seconds| seconds.parse().ok()).expect("what its clock says");
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs_f64();
+    assert!((now - 30.0..=now).contains(&told), "{told} at {now}");
     for secret in [&id, text(&session, "tenant_id"), text(&session, "user_id"), "example.com"] {
         assert!(!metrics.contains(secret), "{secret}");
     }
