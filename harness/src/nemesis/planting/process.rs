@@ -1,6 +1,6 @@
 //! Faults of the system's own processes, planted.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -10,6 +10,7 @@ use nogo_faults::{
     ProcessLimits, RestartStorm, RollingRestart, Struck,
 };
 use sqlx::PgPool;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{Planted, Site};
 use crate::environment::registration::group_prefix;
@@ -17,11 +18,15 @@ use crate::environment::system_process::SystemProcess;
 use crate::nemesis::effect::{
     ClaimsNothing, ClockSeen, EffectProbe, LeasesLost, NewConnection, OrphanedJobs, Readiness, SlowAnswers, Unwell,
 };
+use crate::workload::Load;
 
 /// Long jobs put into the queue so that the victim is in the middle of one.
 const BAITS: usize = 4;
 /// Paths of such a job: most of a second of one core.
 const BAIT_PATHS: u32 = 30_000;
+/// How many at most, and the time between two once the first few are there.
+const BAITS_MAX: usize = 24;
+const BAIT_EVERY: Duration = Duration::from_millis(500);
 /// Months of such a job.
 const BAIT_MONTHS: u32 = 36;
 /// Jobs at a time for a worker that may map nothing: a few, since their kind goes to all workers.
@@ -58,13 +63,13 @@ pub(super) async fn plant(row: &'static FaultRow, mut radius: BlastRadius, site:
     let limits = ProcessLimits::default();
     let fault: Box<dyn Fault> = match row.name {
         "worker-crash" => {
-            let moment = Arc::new(mid_job(site).await);
+            let moment = Arc::new(mid_job(site));
             Box::new(ProcessKill::new(control, moment, ProcessKillLimits::default(), row.tolerance))
         }
         "api-crash" => {
             Box::new(ProcessKill::new(control, Arc::new(AnyMoment), ProcessKillLimits::default(), row.tolerance))
         }
-        "worker-freeze" => struck(row, ProcessFreeze::new(row.name, control, Arc::new(mid_job(site).await), limits)),
+        "worker-freeze" => struck(row, ProcessFreeze::new(row.name, control, Arc::new(mid_job(site)), limits)),
         "worker-drain" | "api-drain" => struck(row, ProcessDrain::new(row.name, control, limits)),
         "restart-storm" => {
             bait_if(is_worker, site).await;
@@ -156,32 +161,63 @@ fn large_jobs(site: &Site<'_>) -> Arc<dyn Burden> {
     })
 }
 
-/// Puts long jobs into the queue; tells when the victim runs one.
-async fn mid_job(site: &Site<'_>) -> LongJobHeld {
-    let baits = site.load.submit_long_forecasts(BAITS, BAIT_PATHS, BAIT_MONTHS).await;
-    LongJobHeld { reader: site.reader.clone(), worker: site.step.target.clone(), baits }
+/// Puts long jobs into the queue, until the victim is seen to run one; tells when it does.
+fn mid_job(site: &Site<'_>) -> LongJobHeld {
+    let (baits, enough) = (Arc::new(Mutex::new(Vec::new())), CancellationToken::new());
+    tokio::spawn(lay_baits(Arc::clone(site.load), Arc::clone(&baits), enough.clone()));
+    LongJobHeld {
+        reader: site.reader.clone(),
+        worker: site.step.target.clone(),
+        baits,
+        _laying: enough.clone().drop_guard(),
+        enough,
+    }
+}
+
+/// A few at once, then one now and then: on a busy machine the first are done, or another worker's, before anybody looks.
+async fn lay_baits(load: Arc<Load>, baits: Arc<Mutex<Vec<String>>>, enough: CancellationToken) {
+    for laid in 0..BAITS_MAX {
+        if laid >= BAITS {
+            tokio::select! {
+                () = enough.cancelled() => {}
+                () = tokio::time::sleep(BAIT_EVERY) => {}
+            }
+        }
+        // A request is never given up half-way: the history would not know its outcome.
+        if enough.is_cancelled() {
+            return;
+        }
+        let accepted = load.submit_long_forecasts(1, BAIT_PATHS, BAIT_MONTHS).await;
+        baits.lock().unwrap_or_else(PoisonError::into_inner).extend(accepted);
+    }
 }
 
 /// Whether the victim runs one of the long jobs right now.
 struct LongJobHeld {
     reader: PgPool,
     worker: String,
-    baits: Vec<String>,
+    baits: Arc<Mutex<Vec<String>>>,
+    enough: CancellationToken,
+    _laying: DropGuard,
 }
 
 impl MidJobProbe for LongJobHeld {
     fn mid_job(&self) -> BoxFuture<'_, Option<String>> {
         Box::pin(async move {
+            let baits = self.baits.lock().unwrap_or_else(PoisonError::into_inner).clone();
             let held: Option<(String, i32)> = sqlx::query_as(
                 "SELECT job_id::text, attempts FROM app.jobs
                  WHERE state = 'running' AND (worker = $1 OR worker LIKE $1 || '/%') AND subject_id::text = ANY($2) LIMIT 1",
             )
             .bind(&self.worker)
-            .bind(&self.baits)
+            .bind(&baits)
             .fetch_optional(&self.reader)
             .await
             .ok()
             .flatten();
+            if held.is_some() {
+                self.enough.cancel();
+            }
             held.map(|(job, attempts)| format!("{} runs job {job}, attempt {attempts}", self.worker))
         })
     }
