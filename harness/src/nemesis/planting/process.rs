@@ -157,7 +157,9 @@ fn large_jobs(site: &Site<'_>) -> Arc<dyn Burden> {
     let load = Arc::clone(site.load);
     Arc::new(move || -> BoxFuture<'static, ()> {
         let load = Arc::clone(&load);
-        Box::pin(async move { drop(load.submit_long_forecasts(LARGE_JOBS, LARGE_PATHS, LARGE_MONTHS).await) })
+        // Its own task: whoever has seen enough lets go of this, and no request may be given up half-way.
+        let laid = tokio::spawn(async move { load.submit_long_forecasts(LARGE_JOBS, LARGE_PATHS, LARGE_MONTHS).await });
+        Box::pin(async move { drop(laid.await) })
     })
 }
 
