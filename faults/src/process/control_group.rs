@@ -172,12 +172,13 @@ pub fn remove_groups(prefix: &str) -> io::Result<Vec<PathBuf>> {
 }
 
 fn remove_folder(folder: &Path, root: &Path) -> io::Result<()> {
-    let members = match fs::read_to_string(folder.join("cgroup.procs")) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        members => members?,
-    };
     let deadline = Instant::now() + LAST_THREADS_LIMIT;
     loop {
+        // Each time anew: a member may have had a child meanwhile.
+        let members = match fs::read_to_string(folder.join("cgroup.procs")) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            members => members?,
+        };
         for pid in members.lines() {
             // One that ended meanwhile is no member either.
             let _ = fs::write(root.join("cgroup.procs"), pid);
