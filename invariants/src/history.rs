@@ -330,6 +330,11 @@ impl F {
         )
     }
 
+    /// Whether it only reads what belongs to the session's tenant.
+    pub const fn is_read(self) -> bool {
+        self.is_authenticated() && !self.is_write()
+    }
+
     /// Whether it is answered to a session, about that session's tenant only.
     pub const fn is_authenticated(self) -> bool {
         !matches!(
@@ -700,6 +705,12 @@ pub struct FaultEvent {
     /// With `planned`: least share of operations sent in the window that must succeed, per cent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub goodput_floor_percent: Option<u64>,
+    /// With `planned`: least share of the reads sent in the window that must succeed, per cent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reads_floor_percent: Option<u64>,
+    /// With `planned`: how long the first that are refused for want of room have waited at least, milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refusal_wait_ms_min: Option<u64>,
     /// With `planned`: longest stretch of the window in which nothing need succeed, milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outage_ms_max: Option<u64>,

@@ -170,6 +170,8 @@ impl Specimen {
                     state,
                     proofs: kinds.iter().map(proof).collect(),
                     goodput_floor_percent: (state == FaultState::Planned).then_some(50),
+                    reads_floor_percent: None,
+                    refusal_wait_ms_min: None,
                     outage_ms_max: (state == FaultState::Planned).then_some(1_500),
                     recover_ms_max: (state == FaultState::Planned).then_some(15_000),
                     detail: None,

@@ -40,6 +40,15 @@ pub struct FaultRow {
     pub tolerance: Tolerance,
 }
 
+/// What a system still gives while it lacks something, beyond its goodput as a whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Service {
+    /// Least share of the reads that must succeed, per cent.
+    pub reads_percent_min: u64,
+    /// How long the first that are refused for want of room (503) have waited for it at least, milliseconds.
+    pub refusal_wait_ms_min: u64,
+}
+
 /// What a fault is done to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Family {
@@ -109,6 +118,13 @@ impl FaultRow {
             _ if self.name == "pool-exhaustion" => parameters::POOL,
             _ => &[],
         }
+    }
+
+    /// What is promised of reads and of refusals while it stands, where something is.
+    #[must_use]
+    pub fn service(&self) -> Option<Service> {
+        // Half of the 800 ms that a request may wait for a connection; of the reads 95 to 100 in a hundred were answered.
+        (self.name == "pool-exhaustion").then_some(Service { reads_percent_min: 80, refusal_wait_ms_min: 400 })
     }
 
     /// How much harm a correct system may show where the fault is done to `victim`.

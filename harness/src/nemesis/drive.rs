@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use nogo_faults::catalogue::Family;
+use nogo_faults::catalogue::{Family, FaultRow};
 use nogo_faults::{FaultId, OpenFaults, Schedule, Step, catalogue};
 use nogo_invariants::history::{F, FaultEvent, FaultState, Proof, ProofKind};
 use sqlx::PgPool;
@@ -69,6 +69,9 @@ impl Nemesis {
             let tolerance = catalogue::find(&step.fault).map(|row| row.tolerance_at(&step.target));
             let mut event = event(&named(index, step), FaultState::Planned, Vec::new(), None);
             event.goodput_floor_percent = tolerance.map(|bound| (bound.goodput_ratio_min * 100.0).round() as u64);
+            let service = catalogue::find(&step.fault).and_then(FaultRow::service);
+            event.reads_floor_percent = service.map(|promised| promised.reads_percent_min);
+            event.refusal_wait_ms_min = service.map(|promised| promised.refusal_wait_ms_min);
             event.outage_ms_max = tolerance.map(|bound| bound.outage_ms_max);
             event.recover_ms_max = tolerance.map(|bound| bound.recover_ms_max);
             self.recorder.fault(event);
@@ -313,6 +316,8 @@ fn event(named: &Named<'_>, state: FaultState, proofs: Vec<Proof>, detail: Optio
         state,
         proofs,
         goodput_floor_percent: None,
+        reads_floor_percent: None,
+        refusal_wait_ms_min: None,
         outage_ms_max: None,
         recover_ms_max: None,
         detail,

@@ -235,6 +235,8 @@ impl<'a> Strike<'a> {
             state,
             proofs,
             goodput_floor_percent: None,
+            reads_floor_percent: None,
+            refusal_wait_ms_min: None,
             outage_ms_max: None,
             recover_ms_max: None,
             detail,

@@ -195,6 +195,8 @@ mod tests {
                 state,
                 proofs: Vec::new(),
                 goodput_floor_percent: None,
+                reads_floor_percent: None,
+                refusal_wait_ms_min: None,
                 outage_ms_max: None,
                 recover_ms_max: None,
                 detail: None,

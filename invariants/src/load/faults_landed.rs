@@ -13,6 +13,9 @@ use crate::timeline::{Op, Window};
 
 /// Operations in a window below which its goodput says nothing.
 const GOODPUT_SAMPLES_MIN: u64 = 20;
+/// Refusals from whose waits the middle one is taken: the first, since whoever comes once all places are taken by those
+/// who wait is rightly turned away at once.
+const FIRST_REFUSALS: usize = 20;
 
 /// The law.
 pub struct FaultsLanded;
@@ -53,6 +56,8 @@ impl Checker for FaultsLanded {
                 continue;
             }
             judge_goodput(case, window, &mut found);
+            judge_reads(case, window, &mut found);
+            judge_refusals(case, window, &mut found);
             judge_outage(case, window, &mut found);
         }
         found
@@ -137,6 +142,59 @@ fn judge_goodput(case: &Case<'_>, window: &Window<'_>, found: &mut Finding) {
         let actual = format!("{} %", good * 100 / all);
         let breach = Breach::new("goodput_below_its_floor", what, format!("at least {floor} %"), actual);
         found.breach(breach.at(window.end_ns).line(events[0].i));
+    }
+}
+
+/// Reads go on where the fault promises it, by caches and by what nobody holds.
+fn judge_reads(case: &Case<'_>, window: &Window<'_>, found: &mut Finding) {
+    let events = &case.timeline.faults[window.id];
+    let Some(floor) = events.iter().find_map(|event| event.reads_floor_percent) else {
+        return;
+    };
+    let (mut all, mut good) = (0u64, 0u64);
+    for op in load_of(case).filter(|op| op.f().is_read() && window.contains(op.sent_ns())) {
+        all += 1;
+        good += u64::from(op.is_ok());
+    }
+    if all < GOODPUT_SAMPLES_MIN {
+        found.unknown(format!("{} {}: {all} reads in its window are too few", window.id, window.kind));
+        return;
+    }
+    found.saw("reads_judged", &case.timeline, window.start_ns, window.kind);
+    if good * 100 < all * floor {
+        let what = format!("under {} {} only {good} of {all} reads succeeded", window.id, window.kind);
+        let actual = format!("{} %", good * 100 / all);
+        let breach = Breach::new("reads_below_their_floor", what, format!("at least {floor} %"), actual);
+        found.breach(breach.at(window.end_ns).line(events[0].i));
+    }
+}
+
+/// Who lacks room waits for it before being refused, where the fault promises it.
+fn judge_refusals(case: &Case<'_>, window: &Window<'_>, found: &mut Finding) {
+    let events = &case.timeline.faults[window.id];
+    let Some(wait_ms_min) = events.iter().find_map(|event| event.refusal_wait_ms_min) else {
+        return;
+    };
+    let refused = load_of(case).filter(|op| op.status() == Some(503) && window.contains(op.sent_ns()));
+    let mut refused: Vec<_> = refused.collect();
+    refused.sort_unstable_by_key(|op| op.ended_ns());
+    refused.truncate(FIRST_REFUSALS);
+    let mut waits_ms: Vec<u64> = refused.iter().map(|op| (op.ended_ns() - op.sent_ns()) / 1_000_000).collect();
+    waits_ms.sort_unstable();
+    let Some(&middle_ms) = waits_ms.get(waits_ms.len() / 2) else {
+        return;
+    };
+    found.saw_many("refusals_judged", waits_ms.len() as u64);
+    if middle_ms < wait_ms_min {
+        let (id, kind, count) = (window.id, window.kind, waits_ms.len());
+        let what = format!("under {id} {kind} the first {count} that were refused had hardly waited for room");
+        let breach = Breach::new(
+            "refused_without_waiting",
+            what,
+            format!("at least {wait_ms_min} ms, in the middle"),
+            format!("{middle_ms} ms"),
+        );
+        found.breach(breach.at(refused[0].ended_ns()).line(events[0].i));
     }
 }
 

@@ -391,3 +391,42 @@ fn two_faults_at_once_suspend_liveness_and_never_safety() {
     assert_eq!(landed.answer, Answer::Valid, "{landed:?}");
     assert_eq!(law(&verdicts, "forecast.correctness").answer, Answer::Violated);
 }
+
+/// Redis is lost from 30 to 35 s, and this much is promised of that time: a wait of 400 ms for who is refused, and a share
+/// of the reads. Of these, every `one_in`-th is refused after `waited_ms`.
+fn refused_reads(reads_percent_min: u64, one_in: usize, waited_ms: u64) -> Verdict {
+    let mut specimen = Specimen::clean();
+    let mut reads = Vec::new();
+    for event in &mut specimen.history {
+        match event {
+            Event::Fault(fault) if fault.id == "F2" && fault.state == FaultState::Planned => {
+                fault.reads_floor_percent = Some(reads_percent_min);
+                fault.refusal_wait_ms_min = Some(400);
+            }
+            Event::Invoke(sent) if sent.f.is_read() && (30_000_000_000..34_000_000_000).contains(&sent.t_ns) => {
+                reads.push((sent.op, sent.t_ns));
+            }
+            _ => {}
+        }
+    }
+    let refused: Vec<_> = reads.iter().step_by(one_in).collect();
+    assert!(reads.len() >= 40 && refused.len() >= 4, "{} of {}", refused.len(), reads.len());
+    for event in &mut specimen.history {
+        if let Event::Ok(end) = event
+            && let Some((_, sent_ns)) = refused.iter().find(|(op, _)| *op == end.op)
+        {
+            let (i, op, t_ns) = (end.i, end.op, sent_ns + waited_ms * 1_000_000);
+            *event = Event::Fail(Completion { i, op, t_ns, retry_after: true, ..no(503) });
+        }
+    }
+    specimen.renumber();
+    law(&verdicts(&specimen), "faults.landed").clone()
+}
+
+#[test]
+fn a_promise_of_reads_and_of_waits_is_kept_or_named() {
+    let named = |verdict: Verdict| verdict.violations.iter().map(|breach| breach.shape.clone()).collect::<Vec<_>>();
+    assert_eq!(named(refused_reads(80, 10, 800)), [""; 0]);
+    assert_eq!(named(refused_reads(80, 10, 20)), ["refused_without_waiting"]);
+    assert_eq!(named(refused_reads(80, 4, 800)), ["reads_below_their_floor"]);
+}
