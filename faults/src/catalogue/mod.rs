@@ -1,7 +1,8 @@
 //! Every fault there is, a row each: what it does, how it is proven, on which engines, and how much harm is tolerated.
 //!
 //! A row for each fault and a fault for each row: the harness plants by the name, `nogo list faults` prints these. The
-//! goodput floors are shares of what was offered, so that a system that refuses everybody never passes.
+//! goodput floors are shares of what was due by the plan of the load, which offers as much in a window as in the baseline:
+//! neither a system that refuses everybody passes, nor one that lets everybody wait.
 
 use crate::fault::Tolerance;
 

@@ -22,7 +22,7 @@ const fn tolerance(goodput_percent_min: u8, outage_ms_max: u64, recover_ms_max: 
 /// The rows of this family.
 pub(super) const ROWS: &[FaultRow] = &[
     // Writers of scenarios and jobs wait for their locks and are refused; reads go on by the cache and by rows nobody
-    // locks, and are promised more than the floor (`FaultRow::service`). 55 to 65 % of all succeeded.
+    // locks, and are promised more than the floor (`FaultRow::service`). 40 to 50 % of all that was due succeeded.
     FaultRow {
         name: "pool-exhaustion",
         kind: "pool_exhaustion",
@@ -31,7 +31,7 @@ pub(super) const ROWS: &[FaultRow] = &[
         control_proof: "pg_stat_activity and pg_locks: our sessions hold, the system's wait",
         effect_proof: "/readyz of an API, which takes a connection from the same pool, fails or takes over 750 ms",
         engines: BOTH,
-        tolerance: tolerance(33, 8_000, 15_000),
+        tolerance: tolerance(25, 8_000, 15_000),
     },
     // Each instance works on with one connection: what waits too long for it is refused.
     FaultRow {

@@ -122,23 +122,32 @@ fn load_of<'a>(case: &'a Case<'_>) -> impl Iterator<Item = &'a Op<'a>> {
     })
 }
 
+/// Operations of such a kind that were due in the window, as many as the plan of the load offers at any time, and those
+/// of them that succeeded within the time that an answer may take. By when they were due, and not by when they were
+/// sent: clients who wait ask for less, so that a system which lets everybody wait would seem to serve everybody.
+fn due_and_good(case: &Case<'_>, window: &Window<'_>, is_meant: impl Fn(F) -> bool) -> (u64, u64) {
+    let in_time_ns = case.evidence.manifest.settings.latency_p95_ms_max * 1_000_000;
+    let (mut all, mut good) = (0u64, 0u64);
+    for op in load_of(case).filter(|op| is_meant(op.f()) && window.contains(op.invoke.intended_ns)) {
+        all += 1;
+        good += u64::from(op.is_ok() && op.ended_ns() <= op.invoke.intended_ns + in_time_ns);
+    }
+    (all, good)
+}
+
 fn judge_goodput(case: &Case<'_>, window: &Window<'_>, found: &mut Finding) {
     let events = &case.timeline.faults[window.id];
     let Some(floor) = events.iter().find_map(|event| event.goodput_floor_percent) else {
         return;
     };
-    let (mut all, mut good) = (0u64, 0u64);
-    for op in load_of(case).filter(|op| window.contains(op.sent_ns())) {
-        all += 1;
-        good += u64::from(op.is_ok());
-    }
+    let (all, good) = due_and_good(case, window, |_| true);
     if all < GOODPUT_SAMPLES_MIN {
         found.unknown(format!("{} {}: {all} operations in its window are too few", window.id, window.kind));
         return;
     }
     found.saw("goodput_judged", &case.timeline, window.start_ns, window.kind);
     if good * 100 < all * floor {
-        let what = format!("under {} {} only {good} of {all} operations succeeded", window.id, window.kind);
+        let what = format!("under {} {} only {good} of {all} operations succeeded in time", window.id, window.kind);
         let actual = format!("{} %", good * 100 / all);
         let breach = Breach::new("goodput_below_its_floor", what, format!("at least {floor} %"), actual);
         found.breach(breach.at(window.end_ns).line(events[0].i));
@@ -151,18 +160,14 @@ fn judge_reads(case: &Case<'_>, window: &Window<'_>, found: &mut Finding) {
     let Some(floor) = events.iter().find_map(|event| event.reads_floor_percent) else {
         return;
     };
-    let (mut all, mut good) = (0u64, 0u64);
-    for op in load_of(case).filter(|op| op.f().is_read() && window.contains(op.sent_ns())) {
-        all += 1;
-        good += u64::from(op.is_ok());
-    }
+    let (all, good) = due_and_good(case, window, F::is_read);
     if all < GOODPUT_SAMPLES_MIN {
         found.unknown(format!("{} {}: {all} reads in its window are too few", window.id, window.kind));
         return;
     }
     found.saw("reads_judged", &case.timeline, window.start_ns, window.kind);
     if good * 100 < all * floor {
-        let what = format!("under {} {} only {good} of {all} reads succeeded", window.id, window.kind);
+        let what = format!("under {} {} only {good} of {all} reads succeeded in time", window.id, window.kind);
         let actual = format!("{} %", good * 100 / all);
         let breach = Breach::new("reads_below_their_floor", what, format!("at least {floor} %"), actual);
         found.breach(breach.at(window.end_ns).line(events[0].i));

@@ -430,3 +430,20 @@ fn a_promise_of_reads_and_of_waits_is_kept_or_named() {
     assert_eq!(named(refused_reads(80, 10, 20)), ["refused_without_waiting"]);
     assert_eq!(named(refused_reads(80, 4, 800)), ["reads_below_their_floor"]);
 }
+
+#[test]
+fn what_succeeds_long_after_it_was_due_is_no_goodput() {
+    for (late_ms, expected) in [(2_500, Answer::Valid), (3_500, Answer::Violated)] {
+        let mut specimen = Specimen::clean();
+        // Redis is lost from 30 to 35 s, and what was due then was asked for only once there was room.
+        for event in &mut specimen.history {
+            if let Event::Invoke(sent) = event
+                && (30_000_000_000..40_000_000_000).contains(&sent.t_ns)
+            {
+                sent.intended_ns = sent.t_ns - late_ms * 1_000_000;
+            }
+        }
+        let landed = law(&verdicts(&specimen), "faults.landed").clone();
+        assert_eq!(landed.answer, expected, "{late_ms} ms: {landed:?}");
+    }
+}
