@@ -1,4 +1,7 @@
-//! `/readyz` of every API: one trip over its own pool to PostgreSQL, one over its own link to Redis.
+//! `/readyz` of the APIs: one trip over its own pool to PostgreSQL, one over its own link to Redis.
+//!
+//! Where the victim is one of them, only its own answer shows the effect: a bystander that suffers from something else
+//! proves nothing of it.
 
 use std::time::Duration;
 
@@ -25,14 +28,18 @@ pub enum Unwell {
     WithoutRedis,
 }
 
-/// Looks at the readiness of every API.
+/// Looks at the readiness of APIs.
 pub struct Readiness {
     client: reqwest::Client,
-    bases: Vec<String>,
+    /// Name and base URL of each that has to be well afterwards.
+    apis: Vec<(String, String)>,
+    /// Those that can show the effect; every one unless set.
+    victims: Option<Vec<String>>,
     unwell: Unwell,
 }
 
 struct Look {
+    is_victim: bool,
     ready: bool,
     redis: bool,
     took_ms: u64,
@@ -40,17 +47,32 @@ struct Look {
 }
 
 impl Readiness {
-    /// Looks at the APIs at `bases`, such as `http://127.0.0.1:40123`.
+    /// Looks at every API, by number at `bases`, such as `http://127.0.0.1:40123`.
     ///
     /// # Errors
     /// When no HTTP client can be made.
     pub fn new(bases: Vec<String>, unwell: Unwell) -> anyhow::Result<Self> {
         let client = reqwest::Client::builder().no_proxy().timeout(ANSWER_LIMIT).build()?;
-        Ok(Readiness { client, bases, unwell })
+        let apis = (1..).zip(bases).map(|(number, base)| (format!("api-{number}"), base)).collect();
+        Ok(Readiness { client, apis, victims: None, unwell })
+    }
+
+    /// Only these show the effect; well afterwards has to be every API.
+    #[must_use]
+    pub fn felt_by(mut self, victims: Vec<String>) -> Self {
+        self.victims = Some(victims);
+        self
+    }
+
+    /// Looks at no others, neither for the effect nor afterwards.
+    #[must_use]
+    pub fn only(mut self, names: &[String]) -> Self {
+        self.apis.retain(|(name, _)| names.contains(name));
+        self
     }
 
     async fn look(&self) -> Vec<Look> {
-        let looks = (1..).zip(&self.bases).map(|(number, base)| async move {
+        let looks = self.apis.iter().map(|(name, base)| async move {
             let began = Instant::now();
             let answer = self.client.get(format!("{base}/readyz")).send().await;
             let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -59,12 +81,14 @@ impl Readiness {
                 Err(_) => (0, Value::Null),
             };
             let (ready, redis) = (status == 200, body["redis"] == true);
-            Look { ready, redis, took_ms, what: format!("api-{number} {status} in {took_ms} ms, redis {redis}") }
+            let is_victim = self.victims.as_ref().is_none_or(|victims| victims.contains(name));
+            let what = format!("{name} {status} in {took_ms} ms, redis {redis}");
+            Look { is_victim, ready, redis, took_ms, what }
         });
         futures_util::future::join_all(looks).await
     }
 
-    /// Whether every API is ready in time, with Redis, and what each said.
+    /// Whether every API looked at is ready in time, with Redis, and what each said.
     pub async fn all_well(&self) -> (bool, String) {
         let looks = self.look().await;
         let limit = match self.unwell {
@@ -80,7 +104,7 @@ impl EffectProbe for Readiness {
     fn effect(&mut self) -> BoxFuture<'_, Proof> {
         Box::pin(async move {
             let looks = self.look().await;
-            let suffers = looks.iter().any(|look| match self.unwell {
+            let suffers = looks.iter().filter(|look| look.is_victim).any(|look| match self.unwell {
                 Unwell::NotReady => !look.ready || look.took_ms > READY_MS_MAX,
                 Unwell::SlowerThanMs(ms) => look.took_ms >= ms,
                 Unwell::WithoutRedis => look.ready && !look.redis,
@@ -99,4 +123,41 @@ impl EffectProbe for Readiness {
 
 fn words(looks: &[Look]) -> String {
     looks.iter().map(|look| look.what.as_str()).collect::<Vec<_>>().join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::Router;
+    use axum::http::StatusCode;
+    use axum::routing::get;
+
+    use super::*;
+
+    /// An API that answers `/readyz` with that status.
+    async fn api(status: StatusCode) -> String {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap());
+        let answer = move || async move { (status, r#"{"redis":true}"#) };
+        let router = Router::new().route("/readyz", get(answer));
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        base
+    }
+
+    #[tokio::test]
+    async fn a_bystander_that_is_not_ready_does_not_prove_the_fault_of_another() {
+        let bases = vec![api(StatusCode::OK).await, api(StatusCode::SERVICE_UNAVAILABLE).await];
+        let of = |victims: Option<&str>| {
+            let all = Readiness::new(bases.clone(), Unwell::NotReady).unwrap();
+            match victims {
+                None => all,
+                Some(victim) => all.felt_by(vec![victim.to_owned()]),
+            }
+        };
+        assert!(!of(Some("api-1")).effect().await.holds, "api-2 is not the victim");
+        assert!(of(Some("api-2")).effect().await.holds);
+        assert!(of(None).effect().await.holds);
+        assert!(!of(Some("api-1")).recovery().await.holds, "whoever was hurt, all have to be well afterwards");
+        let alone = of(None).only(&["api-2".to_owned()]).effect().await;
+        assert!(alone.holds && alone.what.starts_with("api-2 503"), "each under its own name: {}", alone.what);
+    }
 }

@@ -72,10 +72,11 @@ async fn probe(
             Box::new(ClaimsNothing { reader, workers: processes })
         });
     }
+    let all = site.topology.api_base_urls()?;
     let apis = site.topology.apis().iter().map(|api| api.process_name().to_owned());
-    let bases = apis.zip(site.topology.api_base_urls()?).filter(|(api, _)| processes.contains(api));
+    let bases = apis.zip(all.clone()).filter(|(api, _)| processes.contains(api));
     let bases: Vec<String> = bases.map(|(_, base)| base).collect();
-    let readiness = |unwell| Readiness::new(bases.clone(), unwell);
+    let readiness = |unwell| anyhow::Ok(Readiness::new(all.clone(), unwell)?.only(&processes));
     Ok(match (shows, store) {
         (LinkShows::LateMs(ms), _) => Box::new(readiness(Unwell::SlowerThanMs(ms))?),
         (LinkShows::LongLateMs(_), _) => Box::new(SlowMean::new(bases.clone(), readiness(Unwell::NotReady)?).await?),

@@ -120,7 +120,7 @@ async fn probe(
         "worker-freeze" | "restart-storm" | "memory-limit" if is_worker => {
             Box::new(LeasesLost::new(reader, worker).await?)
         }
-        _ => Box::new(readiness(site)?),
+        _ => Box::new(readiness(site)?.felt_by(vec![site.step.target.clone()])),
     })
 }
 
