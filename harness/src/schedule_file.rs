@@ -19,6 +19,8 @@ use serde_json::{Value, json};
 use toml::Spanned;
 
 use crate::exit_code::EndsWith;
+use crate::experiment::Limits;
+use crate::nemesis::window_ms_max;
 
 /// Windows that one entry may stand for.
 const REPEATS_MAX: u32 = 100;
@@ -50,8 +52,9 @@ pub struct Entry {
     /// Wait for the k-th operation of a kind before it begins.
     #[schemars(with = "Option<When>")]
     pub when: Option<Spanned<When>>,
-    /// From install to heal, milliseconds.
-    pub duration_ms: u64,
+    /// From install to heal, milliseconds; a fault may not stand for longer than a minute, its proof included.
+    #[schemars(with = "u64")]
+    pub duration_ms: Spanned<u64>,
     /// The start moves later by up to this, drawn from the seed, milliseconds.
     #[serde(default)]
     pub jitter_ms: u64,
@@ -88,7 +91,10 @@ pub fn schema() -> Value {
     let faults: Vec<Value> = catalogue::all().map(of_fault).collect();
     schema["$defs"]["Entry"]["allOf"] = faults.into();
     let names: Vec<&str> = catalogue::all().map(|row| row.name).collect();
-    schema["$defs"]["Entry"]["properties"]["name"]["enum"] = names.into();
+    let entry = &mut schema["$defs"]["Entry"]["properties"];
+    entry["name"]["enum"] = names.into();
+    entry["duration_ms"]["minimum"] = 1.into();
+    entry["duration_ms"]["maximum"] = window_ms_max(&Limits::default()).into();
     schema
 }
 
@@ -123,7 +129,7 @@ fn of_parameter(parameter: &Parameter) -> Value {
 ///
 /// # Errors
 /// A usage error that names the file and the line: not TOML, an unknown key, a fault or a victim that does not exist,
-/// windows that overlap on one victim or do not lie within the load.
+/// windows that overlap on one victim, do not lie within the load or last too long.
 pub fn read(path: &Path, stream: [u8; 32]) -> Result<Schedule> {
     let text = std::fs::read_to_string(path)
         .map_err(|error| EndsWith::usage(format!("--schedule {}: {error}", path.display())))?;
@@ -150,6 +156,12 @@ fn draw(text: &str, stream: [u8; 32]) -> Result<Schedule, String> {
             None => None,
             Some(when) => Some(condition(when.as_ref()).map_err(|wrong| at_line(when.span().start, wrong))?),
         };
+        let duration_ms = *entry.duration_ms.as_ref();
+        let longest_ms = window_ms_max(&Limits::default());
+        if duration_ms > longest_ms {
+            let wrong = format!("duration_ms is at most {longest_ms}: no fault may stand for longer");
+            return Err(at_line(entry.duration_ms.span().start, wrong));
+        }
         let every_ms = repeats(entry).map_err(|wrong| at_line(place, wrong))?;
         let params = entry.params.as_ref().map(|params| params.as_ref().clone()).unwrap_or_default();
         let said_at = entry.params.as_ref().map_or(place, |params| params.span().start);
@@ -166,7 +178,7 @@ fn draw(text: &str, stream: [u8; 32]) -> Result<Schedule, String> {
                 target,
                 at_ms,
                 when: when.clone(),
-                duration_ms: entry.duration_ms,
+                duration_ms,
                 params: params.clone(),
             };
             if row.is_of_rules() {
@@ -280,6 +292,7 @@ when = { operation = "forecast.request", kth = 40 }
             ("count = 3", "count = 101", 3, "at most 100"),
             ("at_ms = 11000", "at_ms = 59000", 11, "does not lie within the load"),
             ("at_ms = 10000", "at_ms = \"soon\"", 5, "invalid type"),
+            ("duration_ms = 5000", "duration_ms = 54001", 15, "duration_ms is at most 54000"),
         ] {
             let text = PLAN.replacen(from, to, 1);
             assert_ne!(text, PLAN, "{from}");
@@ -341,6 +354,16 @@ code = "LOADING"
         assert!(drawn(&text).is_ok());
         let wrong = drawn(&near).unwrap_err();
         assert!(wrong.contains("hurts worker-2") && wrong.contains("lets go of it"), "{wrong}");
+    }
+
+    #[test]
+    fn the_longest_window_is_that_of_the_schema() {
+        let schema = schema();
+        let duration = &schema["$defs"]["Entry"]["properties"]["duration_ms"];
+        assert_eq!((&duration["minimum"], &duration["maximum"]), (&json!(1), &json!(54_000)));
+        let text =
+            PLAN.replace("load_ms = 60000", "load_ms = 90000").replace("duration_ms = 5000", "duration_ms = 54000");
+        assert!(drawn(&text).is_ok(), "the longest is still one");
     }
 
     #[test]

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::effect::EffectProbe;
-use super::planting::{Planted, Site, plant};
+use super::planting::{Planted, Site, held, plant};
 use crate::environment::topology::Topology;
 use crate::experiment::Limits;
 use crate::provider::ProviderBook;
@@ -182,8 +182,7 @@ impl Nemesis {
                 return Ok(realised);
             }
         };
-        let hold = Duration::from_millis(step.duration_ms) + Duration::from_millis(self.limits.effect_ms);
-        let (id, control) = match self.open.install(&radius, hold, fault).await {
+        let (id, control) = match self.open.install(&radius, held(step.duration_ms, &self.limits), fault).await {
             Ok(installed) => installed,
             Err(error) => {
                 self.failed(&named, &error.to_string());

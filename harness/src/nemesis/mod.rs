@@ -8,4 +8,4 @@ pub mod effect;
 pub mod planting;
 
 pub use drive::{Nemesis, Realised};
-pub use planting::SKEW_S;
+pub use planting::{SKEW_S, window_ms_max};

@@ -14,6 +14,7 @@ use sqlx::PgPool;
 
 use super::effect::EffectProbe;
 use crate::environment::topology::Topology;
+use crate::experiment::Limits;
 use crate::provider::ProviderBook;
 use crate::recorder::Recorder;
 use crate::run::books::Share;
@@ -32,6 +33,19 @@ pub use process::SKEW_S;
 
 /// Longest any fault of a suite may stand.
 const HOLD_MAX: Duration = Duration::from_secs(60);
+
+/// How long a fault is held at most whose window lasts `window_ms`: until its effect was looked for, where that comes last.
+#[must_use]
+pub(super) fn held(window_ms: u64, limits: &Limits) -> Duration {
+    Duration::from_millis(window_ms.saturating_add(limits.effect_ms))
+}
+
+/// Longest window that a schedule may ask for, milliseconds: whatever is longer lies outside every blast radius.
+#[must_use]
+pub fn window_ms_max(limits: &Limits) -> u64 {
+    u64::try_from(HOLD_MAX.as_millis()).unwrap_or(u64::MAX).saturating_sub(limits.effect_ms)
+}
+
 /// Longest wait for links to show a harm, or its end.
 const LINK_MS_MAX: u64 = 10_000;
 
@@ -130,4 +144,15 @@ fn on_links(
     radius.allow_address(client.api_addr());
     let fault = Box::new(Struck::new(LinksHurt::new(harm, client), row.tolerance));
     Planted { row, fault, radius, probe }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_window_is_held_as_long_as_a_fault_may_stand() {
+        let limits = Limits::default();
+        assert_eq!(held(window_ms_max(&limits), &limits), HOLD_MAX);
+    }
 }
