@@ -8,7 +8,7 @@ use rand::{RngExt, SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use crate::catalogue::role_and_store;
+use crate::catalogue::{self, role_and_store};
 
 /// Timed steps within one stretch of load.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -146,7 +146,7 @@ pub enum ScheduleError {
         fault: String,
     },
     /// Two windows on one victim, which neither could undo without undoing the other.
-    #[error("step {index} ({fault}) hurts {target} from {at_ms} ms on, before step {other} lets go of it")]
+    #[error("step {index} ({fault}) hurts {target} from {at_ms} ms on, before step {other} ({by}) lets go of it")]
     Overlap {
         /// Index of the later step, from 0.
         index: usize,
@@ -158,6 +158,8 @@ pub enum ScheduleError {
         at_ms: u64,
         /// Index of the earlier step, from 0.
         other: usize,
+        /// What the earlier step hurts, and by which fault.
+        by: String,
     },
     /// Steps are not in the order of their starts.
     #[error("step {index} starts before the step before it")]
@@ -213,8 +215,9 @@ impl Schedule {
         Ok(Self { load_ms: plan.load_ms, steps })
     }
 
-    /// Checks a schedule that was read from a file. Windows may overlap on different victims. A step with a condition
-    /// may come at any time after its earliest, so it is held against every window on its victim from there on.
+    /// Checks a schedule that was read from a file. Windows may overlap on different victims; a store that a fault keeps
+    /// from answering and a link to it are one. A step with a condition may come at any time after its earliest, so it is
+    /// held against every window on its victim from there on.
     ///
     /// # Errors
     /// [`ScheduleError::OutsideLoad`], [`ScheduleError::Order`] or [`ScheduleError::Overlap`] for the first bad step.
@@ -227,27 +230,42 @@ impl Schedule {
             if before.last().is_some_and(|last| last.at_ms > step.at_ms) {
                 return Err(ScheduleError::Order { index });
             }
-            let still_open = |earlier: &Step| {
-                meet(&earlier.target, &step.target) && (earlier.when.is_some() || earlier.end_ms() > step.at_ms)
-            };
+            let still_open =
+                |earlier: &Step| meet(earlier, step) && (earlier.when.is_some() || earlier.end_ms() > step.at_ms);
             if let Some(other) = before.iter().position(still_open) {
                 let (fault, target) = (step.fault.clone(), step.target.clone());
-                return Err(ScheduleError::Overlap { index, fault, target, at_ms: step.at_ms, other });
+                let by = format!("{} on {}", before[other].fault, before[other].target);
+                return Err(ScheduleError::Overlap { index, fault, target, at_ms: step.at_ms, other, by });
             }
         }
         Ok(())
     }
 }
 
+/// Whether two faults hurt one victim: the same, one that is part of the other, or a store and a link that leads to it.
+fn meet(one: &Step, other: &Step) -> bool {
+    are_one(&one.target, &other.target) || is_on_its_way(one, other) || is_on_its_way(other, one)
+}
+
 /// Whether two victims are one, or one is of the other: `apis` is every API, `apis-redis` every API's link to Redis.
-fn meet(one: &str, other: &str) -> bool {
+fn are_one(one: &str, other: &str) -> bool {
     if let (Some((role, store)), Some((other_role, other_store))) = (role_and_store(one), role_and_store(other)) {
-        return store == other_store && meet(role, other_role);
+        return store == other_store && are_one(role, other_role);
     }
     let is_of = |name: &str, role: &str| {
         role.strip_suffix('s').and_then(|single| name.strip_prefix(single)).is_some_and(|rest| rest.starts_with('-'))
     };
     one == other || is_of(one, other) || is_of(other, one)
+}
+
+/// Whether one fault hurts links as a whole that lead to a store which the other keeps from answering on any link: whichever
+/// is undone first would greet through the harm of the other, and find its own victim still hurt.
+fn is_on_its_way(link: &Step, store: &Step) -> bool {
+    let leads_there = role_and_store(&link.target).is_some_and(|(_, leads_to)| leads_to == store.target);
+    let row = |step: &Step| catalogue::find(&step.fault);
+    leads_there
+        && row(link).is_some_and(|row| !row.is_of_rules())
+        && row(store).is_some_and(catalogue::FaultRow::hurts_every_link)
 }
 
 /// Load that must stay undisturbed, once it is known that the shortest windows fit beside it.
@@ -426,7 +444,54 @@ mod tests {
             ("workers-postgres", "apis-postgres", false),
             ("api-1-redis", "api-1", false),
         ] {
-            assert_eq!(meet(one, other), same, "{one} and {other}");
+            assert_eq!(are_one(one, other), same, "{one} and {other}");
         }
+    }
+
+    #[test]
+    fn a_store_that_answers_nobody_and_a_link_to_it_are_one_victim() {
+        let step = |(fault, target): (&str, &str)| Step {
+            fault: fault.into(),
+            target: target.into(),
+            at_ms: 0,
+            when: None,
+            duration_ms: 1,
+            params: BTreeMap::new(),
+        };
+        for (one, other, same) in [
+            (("postgres-crash", "postgres"), ("partition", "apis-postgres"), true),
+            (("postgres-blackhole", "postgres"), ("link-latency", "worker-1-postgres"), true),
+            (("redis-loss", "redis"), ("half-open", "api-2-redis"), true),
+            (("replica-stop", "replica-1"), ("link-reset", "apis-replica-1"), true),
+            (("replica-stop", "replica-1"), ("link-reset", "apis-replica-2"), false),
+            (("postgres-crash", "postgres"), ("partition", "apis-redis"), false),
+            // Single requests are hurt, and a greeting passes.
+            (("postgres-freeze", "postgres"), ("postgres-commit-lost", "workers-postgres"), false),
+            // The server answers a greeting all the while.
+            (("table-locks", "postgres"), ("link-bandwidth", "api-1-postgres"), false),
+            (("redis-eviction", "redis"), ("link-latency", "api-1-redis"), false),
+            (("replica-lag", "replica-1"), ("partition", "apis-replica-1"), false),
+        ] {
+            assert_eq!(meet(&step(one), &step(other)), same, "{one:?} and {other:?}");
+            assert_eq!(meet(&step(other), &step(one)), same, "{other:?} and {one:?}");
+        }
+    }
+
+    #[test]
+    fn a_store_may_be_hurt_once_the_link_to_it_was_let_go_of() {
+        let step = |fault: &str, target: &str, at_ms| Step {
+            fault: fault.into(),
+            target: target.into(),
+            at_ms,
+            when: None,
+            duration_ms: 5_000,
+            params: BTreeMap::new(),
+        };
+        let apart = |at_ms| Schedule {
+            load_ms: 40_000,
+            steps: vec![step("partition", "api-1-redis", 10_000), step("redis-loss", "redis", at_ms)],
+        };
+        assert_eq!(apart(15_000).validate(), Ok(()));
+        assert!(matches!(apart(14_999).validate(), Err(ScheduleError::Overlap { index: 1, other: 0, .. })));
     }
 }

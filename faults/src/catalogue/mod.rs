@@ -110,6 +110,13 @@ impl FaultRow {
         matches!(family_of(self), Family::Wire | Family::Provider)
     }
 
+    /// Whether it keeps its store from answering as it should whoever greets it, whichever link the greeting comes by. Such a
+    /// fault cannot be told from one of those links, nor be seen to be over while one stands.
+    #[must_use]
+    pub fn hurts_every_link(&self) -> bool {
+        postgres::UNANSWERED.contains(&self.name) || redis::UNANSWERED.contains(&self.name)
+    }
+
     /// What a schedule may say of it beyond victim and time.
     #[must_use]
     pub fn parameters(&self) -> &'static [Parameter] {
@@ -156,6 +163,18 @@ mod tests {
             if let Some(value) = parameter.default_value() {
                 parameter.check(&value).unwrap_or_else(|wrong| panic!("{}: {wrong}", parameter.name));
             }
+        }
+    }
+
+    #[test]
+    fn what_hurts_every_link_is_a_row_of_a_store() {
+        for name in postgres::UNANSWERED.iter().chain(redis::UNANSWERED) {
+            let row = find(name).unwrap_or_else(|| panic!("{name} is no row"));
+            assert!(row.hurts_every_link() && matches!(family_of(row), Family::Postgres | Family::Redis));
+        }
+        // Their harm and its end are read by a greeting through every link, or by its absence.
+        for name in ["postgres-slow", "postgres-blackhole", "postgres-reset", "redis-slow", "redis-blackhole"] {
+            assert!(find(name).is_some_and(FaultRow::hurts_every_link), "{name}");
         }
     }
 

@@ -19,6 +19,10 @@ const fn tolerance(goodput_percent_min: u8, outage_ms_max: u64, recover_ms_max: 
     Tolerance { goodput_ratio_min: goodput_percent_min as f64 / 100.0, outage_ms_max, recover_ms_max }
 }
 
+/// Those under which a stranger's greeting is late, or is not answered.
+pub(super) const UNANSWERED: &[&str] =
+    &["postgres-crash", "postgres-freeze", "postgres-slow", "postgres-blackhole", "postgres-reset", "replica-stop"];
+
 /// The rows of this family.
 pub(super) const ROWS: &[FaultRow] = &[
     // Writers of scenarios and jobs wait for their locks and are refused; reads go on by the cache and by rows nobody

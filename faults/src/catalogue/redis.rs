@@ -11,6 +11,10 @@ const REDIS: &[&str] = &["redis"];
 
 const ANSWERS_GO_ON: Tolerance = Tolerance { goodput_ratio_min: 0.80, outage_ms_max: 3_000, recover_ms_max: 15_000 };
 
+/// Those under which a stranger's greeting is late, or is not answered.
+pub(super) const UNANSWERED: &[&str] =
+    &["redis-loss", "redis-freeze", "redis-slow", "redis-blackhole", "redis-clients-killed"];
+
 /// The rows of this family.
 pub(super) const ROWS: &[FaultRow] = &[
     FaultRow {
