@@ -46,6 +46,17 @@ impl Step {
     pub fn end_ms(&self) -> u64 {
         self.at_ms.saturating_add(self.duration_ms)
     }
+
+    /// The same window with its condition replaced by the time at which it came, `came_ms` after the start of a load of
+    /// `load_ms`. A window without a condition stays as it was planned, however late it was begun, so that a replay of a
+    /// replay is still the same window.
+    #[must_use]
+    pub fn realised(&self, came_ms: u64, load_ms: u64) -> Self {
+        // The condition was waited for no longer than this, by another clock's tick.
+        let latest_ms = load_ms.saturating_sub(self.duration_ms);
+        let at_ms = if self.when.is_some() { came_ms.min(latest_ms).max(self.at_ms) } else { self.at_ms };
+        Self { at_ms, when: None, ..self.clone() }
+    }
 }
 
 /// The moment of the k-th operation of a kind.
@@ -325,7 +336,7 @@ mod tests {
         let choice = |fault: &str, targets: &[&str]| FaultChoice {
             fault: fault.into(),
             targets: targets.iter().map(|&target| target.into()).collect(),
-            params: BTreeMap::from([("leave_free".into(), ParamValue::Whole(0))]),
+            params: BTreeMap::from([("kth".into(), ParamValue::Whole(3))]),
         };
         DrawPlan::smoke(
             load_ms,
@@ -421,6 +432,33 @@ mod tests {
         assert_eq!(schedule.validate(), Ok(()));
         schedule.steps[0].when = Some(Condition { operation: "refresh".into(), kth: 3 });
         assert!(matches!(schedule.validate(), Err(ScheduleError::Overlap { index: 2, other: 0, .. })));
+    }
+
+    #[test]
+    fn what_was_realised_is_the_same_windows_and_realised_again_the_same_still() {
+        let mut planned = Schedule::draw(stream(3), &plan(55_000)).expect("fits");
+        let (first, last) = (planned.steps[0].clone(), planned.steps.len() - 1);
+        planned.steps[last].duration_ms = planned.load_ms - planned.steps[last].at_ms;
+        planned.steps[0].when = Some(Condition { operation: "refresh".into(), kth: 3 });
+        planned.validate().expect("valid, the last window to the end of the load");
+        // Each begun and undone late, as it is on a busy machine.
+        let realised = |plan: &Schedule| Schedule {
+            load_ms: plan.load_ms,
+            steps: plan.steps.iter().map(|step| step.realised(step.at_ms + 700, plan.load_ms)).collect(),
+        };
+        let once = realised(&planned);
+        once.validate().expect("a realised schedule can be replayed");
+        assert_eq!((once.steps[0].at_ms, &once.steps[0].when), (first.at_ms + 700, &None), "when its condition came");
+        assert_eq!(once.steps[1..], planned.steps[1..]);
+        assert_eq!(realised(&once), once);
+    }
+
+    #[test]
+    fn a_condition_that_came_at_the_last_moment_leaves_its_window_within_the_load() {
+        let mut step = Schedule::draw(stream(3), &plan(55_000)).expect("fits").steps.remove(0);
+        step.when = Some(Condition { operation: "refresh".into(), kth: 3 });
+        let late = step.realised(55_000 - step.duration_ms + 3, 55_000);
+        assert_eq!(late.end_ms(), 55_000);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use anyhow::{Context as _, Result};
 use nogo_harness::cli::{Cli, ReplayArgs, RunArgs, SettingArgs};
 use nogo_harness::exit_code::{EndsWith, ExitCode};
 use nogo_harness::experiment::Experiment;
+use nogo_harness::nemesis::window_ms_max;
 use nogo_harness::run::{Order, execute};
 use nogo_harness::run_directory::RunDirectory;
 use nogo_invariants::report;
@@ -29,6 +30,11 @@ pub async fn replay(cli: &Cli, args: &ReplayArgs) -> Result<ExitCode> {
         toml::from_str(&read("experiment.toml")?).map_err(|error| unusable("experiment.toml", error))?;
     experiment.schedule = toml::from_str(&read("schedule.toml")?).map_err(|error| unusable("schedule.toml", error))?;
     experiment.schedule.validate().map_err(|error| EndsWith::usage(format!("schedule.toml: {error}")))?;
+    let longest_ms = window_ms_max(&experiment.limits);
+    if let Some(step) = experiment.schedule.steps.iter().find(|step| step.duration_ms > longest_ms) {
+        let wrong = format!("schedule.toml: {} lasts {} ms, at most {longest_ms}", step.fault, step.duration_ms);
+        return Err(EndsWith::usage(wrong).into());
+    }
     if !cli.quiet {
         eprintln!("replays the schedule of {}, not its interleaving", directory.id());
     }

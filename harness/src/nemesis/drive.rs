@@ -50,7 +50,7 @@ pub struct Nemesis {
 /// What was really done.
 #[derive(Debug, Clone, Default)]
 pub struct Realised {
-    /// Steps with the times at which they were in place.
+    /// The steps that were begun, each as a replay runs it again, in the order of their starts.
     pub steps: Vec<Step>,
     /// Why the schedule ended early.
     pub broke_off: Option<String>,
@@ -80,37 +80,18 @@ impl Nemesis {
 
     /// Goes through `schedule`, whose times count from `load_began`, until it is done or `stop` is cancelled.
     pub async fn drive(&self, schedule: &Schedule, load_began: Instant, stop: &CancellationToken) -> Realised {
-        let mut realised = Realised::default();
-        let halt = stop.child_token();
-        let over: Vec<CancellationToken> = schedule.steps.iter().map(|_| CancellationToken::new()).collect();
-        let mut under_way: FuturesUnordered<_> = (0..schedule.steps.len())
-            .map(|index| {
-                let (over, halt) = (&over, &halt);
-                async move {
-                    let done = match self.is_due(index, schedule, load_began, over, halt).await {
-                        true => self.step(index, schedule, load_began, halt).await.map(Some),
-                        false => Ok(None),
-                    };
-                    over[index].cancel();
-                    done
-                }
-            })
-            .collect();
-        while let Some(done) = under_way.next().await {
-            match done {
-                Ok(step) => realised.steps.extend(step),
-                Err(reason) => {
-                    realised.broke_off.get_or_insert(reason);
-                    halt.cancel();
-                }
-            }
-        }
-        realised.steps.sort_by_key(|step| step.at_ms);
-        realised
+        let due = async |index: usize, over: &[CancellationToken], halt: &CancellationToken| {
+            self.is_due(index, schedule, load_began, over, halt).await
+        };
+        let step = async |index: usize, came_ms: u64, halt: &CancellationToken| {
+            self.step(index, came_ms, schedule, halt).await
+        };
+        go_through(schedule, stop, due, step).await
     }
 
-    /// Waits for a step's time, for what was planned to be over by then, and for its condition. False where it is not to
-    /// be done at all: the schedule was stopped, or the condition never came.
+    /// Waits for a step's time, for what was planned to be over by then, and for its condition; gives the time at which all
+    /// that had come, milliseconds. None where it is not to be done at all: the schedule was stopped, or the condition never
+    /// came.
     async fn is_due(
         &self,
         index: usize,
@@ -118,7 +99,7 @@ impl Nemesis {
         load_began: Instant,
         over: &[CancellationToken],
         halt: &CancellationToken,
-    ) -> bool {
+    ) -> Option<u64> {
         let step = &schedule.steps[index];
         let earlier = schedule.steps[..index].iter().zip(over);
         let before: Vec<_> =
@@ -130,40 +111,40 @@ impl Nemesis {
             }
         };
         tokio::select! {
-            () = halt.cancelled() => return false,
+            () = halt.cancelled() => return None,
             () = due => {}
         }
         let Some(condition) = &step.when else {
-            return true;
+            return Some(millis(load_began.elapsed()));
         };
         let Some(kind) = F::of_name(&condition.operation) else {
             self.failed(&named(index, step), &format!("no kind of operation is called '{}'", condition.operation));
-            return false;
+            return None;
         };
         // Later than this its window would reach past the end of the load.
         let latest = load_began + Duration::from_millis(schedule.load_ms.saturating_sub(step.duration_ms));
         tokio::select! {
-            () = halt.cancelled() => false,
-            () = self.recorder.wait_until_sent(kind, condition.kth) => true,
+            () = halt.cancelled() => None,
+            () = self.recorder.wait_until_sent(kind, condition.kth) => Some(millis(load_began.elapsed())),
             () = tokio::time::sleep_until(latest) => {
                 let never = format!("{} number {} was not sent in time", condition.operation, condition.kth);
                 self.failed(&named(index, step), &never);
-                false
+                None
             }
         }
     }
 
-    /// One step. An error means that a fault still stands.
+    /// One step, whose time came `came_ms` after the start of the load. An error means that a fault still stands.
     async fn step(
         &self,
         index: usize,
+        came_ms: u64,
         schedule: &Schedule,
-        load_began: Instant,
         stop: &CancellationToken,
     ) -> Result<Step, String> {
         let step = &schedule.steps[index];
         let named = named(index, step);
-        let mut realised = Step { when: None, ..step.clone() };
+        let realised = step.realised(came_ms, schedule.load_ms);
         self.recorder.fault(event(&named, FaultState::Requested, Vec::new(), None));
         let site = Site {
             step,
@@ -190,7 +171,6 @@ impl Nemesis {
             }
         };
         let installed_at = Instant::now();
-        realised.at_ms = millis(installed_at - load_began);
         let control = Proof {
             kind: ProofKind::Control,
             source: control.kind.clone(),
@@ -214,7 +194,6 @@ impl Nemesis {
             () = tokio::time::sleep_until(installed_at + Duration::from_millis(step.duration_ms)) => {}
         }
         let healed = self.open.heal(id, Duration::from_millis(self.limits.heal_ms)).await;
-        realised.duration_ms = millis(installed_at.elapsed());
         match healed {
             Ok(proof) => {
                 let detail = proof.map(|proof| format!("{}: {}", proof.kind, proof.detail));
@@ -292,6 +271,44 @@ impl Nemesis {
     }
 }
 
+/// Does each step once it is due, all of them side by side, until all are done or `stop` is cancelled. One that ends with an
+/// error leaves a fault standing: then none is begun any more, and those under way end early.
+async fn go_through(
+    schedule: &Schedule,
+    stop: &CancellationToken,
+    due: impl AsyncFn(usize, &[CancellationToken], &CancellationToken) -> Option<u64>,
+    step: impl AsyncFn(usize, u64, &CancellationToken) -> Result<Step, String>,
+) -> Realised {
+    let halt = stop.child_token();
+    let over: Vec<CancellationToken> = schedule.steps.iter().map(|_| CancellationToken::new()).collect();
+    let mut under_way: FuturesUnordered<_> = (0..schedule.steps.len())
+        .map(|index| {
+            let (over, halt, due, step) = (&over, &halt, &due, &step);
+            async move {
+                let done = match due(index, over, halt).await {
+                    Some(came_ms) => step(index, came_ms, halt).await.map(Some),
+                    None => Ok(None),
+                };
+                over[index].cancel();
+                (index, done)
+            }
+        })
+        .collect();
+    let (mut steps, mut broke_off) = (Vec::new(), None);
+    while let Some((index, done)) = under_way.next().await {
+        match done {
+            Ok(step) => steps.extend(step.map(|step| (step.at_ms, index, step))),
+            Err(reason) => {
+                broke_off.get_or_insert(reason);
+                halt.cancel();
+            }
+        }
+    }
+    // Those that begin together stay in their order, whichever was done first.
+    steps.sort_by_key(|(at_ms, index, _)| (*at_ms, *index));
+    Realised { steps: steps.into_iter().map(|(.., step)| step).collect(), broke_off }
+}
+
 /// Which of the windows that hurt the provider the step is.
 fn share_of(index: usize, schedule: &Schedule) -> Share {
     let of_provider =
@@ -325,4 +342,93 @@ fn event(named: &Named<'_>, state: FaultState, proofs: Vec<Proof>, detail: Optio
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    fn schedule(starts_ms: &[u64]) -> Schedule {
+        let step = |at_ms: &u64| Step {
+            fault: "placebo".to_owned(),
+            target: "redis".to_owned(),
+            at_ms: *at_ms,
+            when: None,
+            duration_ms: 10,
+            params: Default::default(),
+        };
+        Schedule { load_ms: 1_000, steps: starts_ms.iter().map(step).collect() }
+    }
+
+    /// Due at once, but for those that nothing but the halt ends.
+    async fn due(index: usize, waits_from: usize, halt: &CancellationToken) -> Option<u64> {
+        if index < waits_from {
+            return Some(0);
+        }
+        halt.cancelled().await;
+        None
+    }
+
+    #[tokio::test]
+    async fn a_fault_that_is_not_healed_ends_the_schedule() {
+        let schedule = schedule(&[10, 20, 30]);
+        let begun = Mutex::new(Vec::new());
+        let realised = go_through(
+            &schedule,
+            &CancellationToken::new(),
+            async |index: usize, _: &[CancellationToken], halt: &CancellationToken| due(index, 2, halt).await,
+            async |index: usize, _: u64, halt: &CancellationToken| {
+                begun.lock().unwrap().push(index);
+                match index {
+                    0 => {
+                        halt.cancelled().await;
+                        Ok(schedule.steps[0].clone())
+                    }
+                    _ => Err("F2 was not healed".to_owned()),
+                }
+            },
+        )
+        .await;
+        assert_eq!(realised.broke_off.as_deref(), Some("F2 was not healed"));
+        assert_eq!(*begun.lock().unwrap(), [0, 1], "the third is never begun");
+        assert_eq!(realised.steps, schedule.steps[..1], "the first, under way beside it, came to its end");
+    }
+
+    #[tokio::test]
+    async fn a_schedule_that_is_stopped_lets_what_stands_come_to_its_end_and_begins_nothing_more() {
+        let schedule = schedule(&[10, 20]);
+        let stop = CancellationToken::new();
+        let stopping = stop.clone();
+        let realised = go_through(
+            &schedule,
+            &stop,
+            async |index: usize, _: &[CancellationToken], halt: &CancellationToken| due(index, 1, halt).await,
+            async |index: usize, _: u64, halt: &CancellationToken| {
+                stopping.cancel();
+                halt.cancelled().await;
+                Ok(schedule.steps[index].clone())
+            },
+        )
+        .await;
+        assert_eq!((realised.steps, realised.broke_off), (schedule.steps[..1].to_vec(), None));
+    }
+
+    #[tokio::test]
+    async fn steps_that_begin_together_stay_in_their_order() {
+        let schedule = schedule(&[10, 10, 10]);
+        let realised = go_through(
+            &schedule,
+            &CancellationToken::new(),
+            async |_: usize, _: &[CancellationToken], _: &CancellationToken| Some(0),
+            async |index: usize, _: u64, _: &CancellationToken| {
+                tokio::time::sleep(Duration::from_millis(30 - 10 * index as u64)).await;
+                Ok(Step { duration_ms: 10 + index as u64, ..schedule.steps[index].clone() })
+            },
+        )
+        .await;
+        let lengths: Vec<u64> = realised.steps.iter().map(|step| step.duration_ms).collect();
+        assert_eq!(lengths, [10, 11, 12]);
+    }
 }

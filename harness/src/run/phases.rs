@@ -124,7 +124,8 @@ impl Run<'_> {
         if unhealed.is_empty() { Ok(()) } else { bail!("not healed: {}", unhealed.join("; ")) }
     }
 
-    /// What was injected, for replay: the plan's steps with the times at which they really were in place.
+    /// What was injected, for replay: the windows that were begun as they were planned, each condition replaced by the time
+    /// at which it came.
     pub fn realised_schedule(&self) -> Schedule {
         let planned = &self.experiment.schedule;
         match &self.realised {

@@ -86,25 +86,43 @@ fn a_changed_record_is_not_a_pass(store: &Path, run: &str, folder: &Path) {
     assert_eq!(nogo(store, &["gate", run]).status.code(), Some(0), "the restored record judges as before");
 }
 
+/// Two windows: one that waits for a request, and one that lasts until the load ends and cannot land.
+const TO_THE_END: &str = r#"load_ms = 24000
+
+[[fault]]
+name = "redis-loss"
+at_ms = 8000
+duration_ms = 3000
+when = { operation = "forecast.request", kth = 30 }
+
+[[fault]]
+name = "placebo"
+at_ms = 19000
+duration_ms = 5000
+"#;
+
 #[test]
 fn smoke_with_a_fault_that_cannot_land_is_inconclusive_and_its_schedule_replays() {
     let store = tempfile::tempdir().unwrap();
-    let output = nogo(store.path(), &["run", "smoke", "--seed", "2", "--faults", "placebo", "--load-s", "20"]);
+    let plan = store.path().join("plan.toml");
+    std::fs::write(&plan, TO_THE_END).unwrap();
+    let output = nogo(store.path(), &["run", "smoke", "--seed", "2", "--schedule", plan.to_str().unwrap()]);
+    std::fs::remove_file(plan).unwrap();
     let (results, folder) = results(&output, store.path());
     assert_eq!(output.status.code(), Some(3), "{}", why(&results));
     let landed = results.laws.iter().find(|verdict| verdict.law == "faults.landed").unwrap();
     assert_eq!(landed.answer.name(), "unknown", "{}", why(&results));
     let schedule = std::fs::read_to_string(folder.join("schedule.toml")).unwrap();
-    assert!(schedule.contains("placebo"), "{schedule}");
+    assert!(schedule.contains("placebo") && schedule.contains("redis-loss"), "{schedule}");
+    assert!(!schedule.contains("kth"), "the condition is replaced by the time at which it came: {schedule}");
 
     let again = nogo(store.path(), &["replay", &results.run_id]);
     let (replayed, replayed_folder) = self::results(&again, store.path());
     assert_eq!(again.status.code(), Some(3), "{}", why(&replayed));
     let faults = |results: &Results| results.faults.iter().map(|fault| fault.kind.clone()).collect::<Vec<_>>();
     assert_eq!(faults(&results), faults(&replayed));
-    let planned = std::fs::read_to_string(replayed_folder.join("experiment.toml")).unwrap();
-    let step = schedule.lines().find(|line| line.starts_with("at_ms")).expect("a step with its time");
-    assert!(planned.contains(step), "the replay plans {step}: {planned}");
+    let stored = std::fs::read_to_string(replayed_folder.join("schedule.toml")).unwrap();
+    assert_eq!(stored, schedule, "a replay leaves the schedule that it ran, for the next replay");
 }
 
 #[test]
