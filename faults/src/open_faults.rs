@@ -176,3 +176,94 @@ impl OpenFaults {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        blast_radius::{Grant, Target},
+        fault::{BoxFuture, Tolerance},
+    };
+
+    const ADDRESS: ([u8; 4], u16) = ([127, 0, 0, 1], 5432);
+    const SHORT: Duration = Duration::from_millis(20);
+
+    #[derive(Clone, Copy, PartialEq)]
+    enum Does {
+        Its,
+        PanicsOnInstall,
+        PanicsOnHeal,
+        NeverHeals,
+    }
+
+    /// A fault without any harm.
+    struct Odd(Does);
+
+    impl Fault for Odd {
+        fn name(&self) -> &str {
+            "odd"
+        }
+        fn targets(&self) -> Vec<Target> {
+            vec![Target::Postgres { address: ADDRESS.into() }]
+        }
+        fn tolerance(&self) -> Tolerance {
+            Tolerance { goodput_ratio_min: 0.0, outage_ms_max: 0, recover_ms_max: 0 }
+        }
+        fn install<'a>(&'a mut self, _: &'a Grant) -> BoxFuture<'a, Result<Proof, InstallError>> {
+            assert!(self.0 != Does::PanicsOnInstall, "half-way");
+            Box::pin(async { Ok(Proof::new("stands", true.into())) })
+        }
+        fn control_proof(&mut self) -> BoxFuture<'_, Result<Proof, ProofError>> {
+            Box::pin(async { Ok(Proof::new("stands", true.into())) })
+        }
+        fn heal(&mut self) -> BoxFuture<'_, Result<Proof, HealError>> {
+            assert!(self.0 != Does::PanicsOnHeal, "half-way");
+            let never = self.0 == Does::NeverHeals;
+            Box::pin(async move {
+                if never {
+                    std::future::pending::<()>().await;
+                }
+                Ok(Proof::new("whole", true.into()))
+            })
+        }
+    }
+
+    async fn install(open: &OpenFaults, does: Does) -> Result<(FaultId, Proof), InstallError> {
+        let mut radius = BlastRadius::new(SHORT);
+        radius.allow_address(ADDRESS.into());
+        open.install(&radius, SHORT, Box::new(Odd(does))).await
+    }
+
+    #[tokio::test]
+    async fn a_healing_that_never_ends_meets_its_deadline_and_leaves_the_fault_open() {
+        let open = OpenFaults::new();
+        let (id, _) = install(&open, Does::NeverHeals).await.expect("installed");
+        let error = open.heal(id, SHORT).await.expect_err("it never ends");
+        assert!(matches!(&error, HealError::Deadline { fault, limit_ms: 20 } if fault == "odd"), "{error}");
+        assert_eq!(open.open(), [id], "still to be healed");
+        let report = open.heal_all(SHORT).await;
+        assert!(matches!(report.failed[&id], HealError::Deadline { .. }), "{report:?}");
+    }
+
+    #[tokio::test]
+    async fn a_fault_whose_install_panics_is_healed_with_all_the_others() {
+        let open = OpenFaults::new();
+        install(&open, Does::Its).await.expect("installed");
+        let installing = open.clone();
+        let panicked = tokio::spawn(async move { drop(install(&installing, Does::PanicsOnInstall).await) }).await;
+        assert!(panicked.expect_err("it panics").is_panic());
+        assert_eq!(open.open().len(), 2);
+        let report = open.heal_all(SHORT).await;
+        assert!(report.is_clean() && report.healed.len() == 2 && open.open().is_empty(), "{report:?}");
+    }
+
+    #[tokio::test]
+    async fn a_healing_that_panics_is_told_and_keeps_no_other_from_being_healed() {
+        let open = OpenFaults::new();
+        let (frail, _) = install(&open, Does::PanicsOnHeal).await.expect("installed");
+        let (sound, _) = install(&open, Does::Its).await.expect("installed");
+        let report = open.heal_all(SHORT).await;
+        assert!(report.healed.contains_key(&sound) && report.failed.contains_key(&frail), "{report:?}");
+        assert_eq!(open.open(), [frail]);
+    }
+}

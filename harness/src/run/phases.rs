@@ -116,6 +116,9 @@ impl Run<'_> {
     /// When something stays hurt or alive.
     pub async fn undo(&mut self) -> Result<()> {
         let report = self.open.heal_all(Duration::from_millis(self.experiment.limits.heal_ms)).await;
+        for (id, proof) in &report.healed {
+            self.recorder.note(&format!("{id} was healed on the way out: {}: {}", proof.kind, proof.detail));
+        }
         let unhealed: Vec<String> = report.failed.values().map(ToString::to_string).collect();
         if let Some(topology) = self.topology.take() {
             self.progress.phase("stop", None, "stop the system");

@@ -13,7 +13,7 @@ use rand::RngExt;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::{MutexGuard, OwnedSemaphorePermit, Semaphore};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use super::auth_probes::AuthProber;
@@ -60,11 +60,11 @@ pub struct Load {
     places_beside: Arc<Semaphore>,
 }
 
-/// A load that goes on until it is stopped.
+/// A load that goes on until it is stopped, or let go of.
 #[derive(Debug)]
 pub struct RunningLoad {
     load: Arc<Load>,
-    stop: CancellationToken,
+    stop: DropGuard,
     tasks: TaskTracker,
 }
 
@@ -144,7 +144,7 @@ impl Load {
             let (prober, stop) = (Arc::clone(&self.auth), stop.clone());
             tasks.spawn(async move { prober.run(number, &stop).await });
         }
-        RunningLoad { load: Arc::clone(self), stop, tasks }
+        RunningLoad { load: Arc::clone(self), stop: stop.drop_guard(), tasks }
     }
 
     async fn run_mix(self: &Arc<Self>, stop: &CancellationToken, tasks: &TaskTracker) {
@@ -330,7 +330,7 @@ impl RunningLoad {
 
     /// Sends nothing new, waits for what is under way (each request has its own time-out), and gives the sums.
     pub async fn stop(self) -> LoadSummary {
-        self.stop.cancel();
+        drop(self.stop);
         self.tasks.close();
         self.tasks.wait().await;
         self.load.summary()
