@@ -6,13 +6,15 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use nogo_faults::catalogue;
 use nogo_harness::environment::system_binary;
 use nogo_harness::recorder::read_history;
+use nogo_harness::schedule_file;
 use nogo_invariants::history::{Event, FaultState};
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::holdings::Holdings;
 
@@ -26,10 +28,10 @@ const STANDS_MS: u64 = 50_000;
 const LOAD_MS: u64 = 100_000;
 
 /// A nogo that is killed, also when the test fails.
-struct Nogo(Child);
+pub struct Nogo(Child);
 
 impl Nogo {
-    fn start(store: &Path, binary: &Path, arguments: &[&str]) -> Self {
+    pub fn start(store: &Path, binary: &Path, arguments: &[&str]) -> Self {
         let log = std::fs::File::create(store.join("nogo.log")).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_nogo"));
         command.args(["--quiet", "--store"]).arg(store).args(arguments).arg("--system-bin").arg(binary);
@@ -41,8 +43,21 @@ impl Nogo {
         self.0.wait().unwrap();
     }
 
+    /// Ctrl-C; gives how it ended.
+    pub fn interrupt(&mut self, limit: Duration) -> ExitStatus {
+        kill_process(Pid::from_child(&self.0), Signal::INT).unwrap();
+        let deadline = Instant::now() + limit;
+        loop {
+            if let Some(status) = self.0.try_wait().unwrap() {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "nogo has not ended {} s after Ctrl-C", limit.as_secs());
+            std::thread::sleep(LOOK_EVERY);
+        }
+    }
+
     /// Fails with what it said if it has ended.
-    fn lives(&mut self, store: &Path) {
+    pub fn lives(&mut self, store: &Path) {
         if let Some(status) = self.0.try_wait().unwrap() {
             panic!("nogo ended with {status}: {}", std::fs::read_to_string(store.join("nogo.log")).unwrap_or_default());
         }
@@ -56,11 +71,11 @@ impl Drop for Nogo {
     }
 }
 
-async fn the_system() -> PathBuf {
+pub async fn the_system() -> PathBuf {
     system_binary::build(&system_binary::workspace_root(), None).await.expect("build the system")
 }
 
-fn clean(store: &Path) -> Output {
+pub fn clean(store: &Path) -> Output {
     Command::new(env!("CARGO_BIN_EXE_nogo"))
         .args(["--quiet", "--json", "--store"])
         .arg(store)
@@ -103,40 +118,73 @@ fn schedule(faults: &[(&str, &str)]) -> String {
     format!("load_ms = {LOAD_MS}\n{}", lines.collect::<String>())
 }
 
-/// How many faults stand by the run's own record, and by whose word one does not.
-fn standing(store: &Path, run: &str) -> usize {
+/// What a run's own record tells of its faults, each by its kind and victim.
+#[derive(Default)]
+pub struct Told {
+    pub installed: BTreeSet<(String, String)>,
+    /// Felt, as a probe saw it.
+    pub observed: BTreeSet<(String, String)>,
+    pub removed: BTreeSet<(String, String)>,
+    /// Faults whose effect nobody saw, in the record's words.
+    unfelt: Vec<String>,
+}
+
+/// Reads what the run has told so far; a fault that could not be done fails the test with the reason.
+pub fn told(store: &Path, run: &str) -> Told {
     let stored = read_history(&store.join(run).join("history.ndjson.zst"));
-    let mut standing = BTreeSet::new();
+    let mut told = Told::default();
     for event in stored.map(|stored| stored.events).unwrap_or_default() {
-        let Event::Fault(fault) = event else { continue };
+        let fault = match event {
+            Event::Fault(fault) => fault,
+            Event::Note(note) if note.text.contains("no effect within") => {
+                told.unfelt.push(note.text);
+                continue;
+            }
+            _ => continue,
+        };
+        let which = (fault.kind, fault.target);
         match fault.state {
-            FaultState::Installed => drop(standing.insert(fault.id)),
-            FaultState::Failed => panic!("{} on {}: {:?}", fault.kind, fault.target, fault.detail),
-            FaultState::Removed => panic!("{} on {} was healed before the others stood", fault.kind, fault.target),
+            FaultState::Installed => drop(told.installed.insert(which)),
+            FaultState::Observed => drop(told.observed.insert(which)),
+            FaultState::Removed => drop(told.removed.insert(which)),
+            FaultState::Failed => panic!("{} on {}: {:?}", which.0, which.1, fault.detail),
             _ => {}
         }
     }
-    standing.len()
+    told
 }
 
-/// What each fault leaves besides processes is there, or the SIGKILL came too early to show anything.
-async fn is_in_the_middle(holdings: &Holdings, faults: &[(&str, &str)]) {
+/// Whether what a fault leaves on the host besides processes is there; none for one that leaves nothing of its own.
+fn left_on_the_host(fault: &str, holdings: &Holdings, paused: usize) -> Option<bool> {
     let still = holdings.standing_still();
-    let (paused, containers) = holdings.paused().await;
-    for (fault, _) in faults {
-        let shows = match *fault {
-            "worker-freeze" => still.iter().any(|name| name.starts_with("forecastle")),
-            "postgres-freeze" => paused > 0 || still.iter().any(|name| name.starts_with("postgres")),
-            "redis-freeze" => paused > 0 || still.iter().any(|name| name.starts_with("redis")),
-            "cpu-starved" => !holdings.groups().is_empty(),
-            "clock-skew" | "clock-step" => !holdings.clocks().is_empty(),
-            _ => containers > 0 || !holdings.left().await.is_empty(),
-        };
-        assert!(
-            shows,
-            "{fault} has left nothing: {still:?} stand still, {paused} of {containers} containers are paused"
-        );
+    let stands_still = |program: &str| still.iter().any(|name| name.starts_with(program));
+    match fault {
+        "worker-freeze" => Some(stands_still("forecastle")),
+        "postgres-freeze" => Some(paused > 0 || stands_still("postgres")),
+        "redis-freeze" => Some(paused > 0 || stands_still("redis")),
+        "cpu-starved" => Some(!holdings.groups().is_empty()),
+        "clock-skew" | "clock-step" => Some(!holdings.clocks().is_empty()),
+        _ => None,
     }
+}
+
+/// Those of `faults` that the run is not in the middle of, with what is missing. A fault stands once its control proof was
+/// read and what it leaves on the host is there; one that leaves nothing there has to be felt.
+async fn not_in_the_middle(holdings: &Holdings, told: &Told, faults: &[(&str, &str)]) -> Vec<String> {
+    let (paused, _) = holdings.paused().await;
+    let missing = |&(fault, target): &(&str, &str)| {
+        let which = (catalogue::find(fault).unwrap().kind.to_owned(), target.to_owned());
+        let what = match left_on_the_host(fault, holdings, paused) {
+            _ if told.removed.contains(&which) => panic!("{fault} on {target} was healed before the others stood"),
+            _ if !told.installed.contains(&which) => "is not installed",
+            Some(true) => return None,
+            Some(false) => "has left nothing on the host",
+            None if told.observed.contains(&which) => return None,
+            None => "was not felt",
+        };
+        Some(format!("{fault} on {target} {what}"))
+    };
+    faults.iter().filter_map(missing).collect()
 }
 
 async fn killed_under(faults: &[(&str, &str)]) {
@@ -148,26 +196,28 @@ async fn killed_under(faults: &[(&str, &str)]) {
     let mut nogo = Nogo::start(store, &binary, &["run", "smoke", "--seed", "1", "--schedule", plan.to_str().unwrap()]);
     let deadline = Instant::now() + LIMIT;
     let mut holdings = None;
+    // Looked at before the kill: what stands still and has lost its parent, the kernel hangs up on and lets go on.
     let mut holdings = loop {
         nogo.lives(store);
         if holdings.is_none() {
             holdings = Holdings::of_the_run_in(store);
         }
-        let mut stands = 0;
+        let mut missing = vec!["the run has not begun".to_owned()];
+        let mut unfelt = Vec::new();
         if let Some(run) = &mut holdings {
             run.look().await;
-            stands = standing(store, &run.run_id);
+            let told = told(store, &run.run_id);
+            missing = not_in_the_middle(run, &told, faults).await;
+            unfelt = told.unfelt;
         }
         match holdings {
-            Some(run) if stands == faults.len() => break run,
+            Some(run) if missing.is_empty() => break run,
             _ => {}
         }
-        assert!(Instant::now() < deadline, "{stands} of {} faults stand", faults.len());
+        assert!(Instant::now() < deadline, "{}; {}", missing.join("; "), unfelt.join("; "));
         tokio::time::sleep(LOOK_EVERY).await;
     };
     holdings.look().await;
-    // Before the kill: what stands still and has lost its parent, the kernel hangs up on and lets go on.
-    is_in_the_middle(&holdings, faults).await;
     nogo.kill();
     assert!(!holdings.left().await.is_empty(), "SIGKILL leaves the servers behind");
     the_next_start_cleans(store, &holdings).await;
@@ -305,6 +355,12 @@ fn every_fault_of_the_table_is_in_the_middle_of_a_kill() {
     assert_eq!(covered, rows);
     for (fault, target) in GROUPS.iter().copied().flatten() {
         assert!(catalogue::find(fault).unwrap().targets.contains(target), "{fault} cannot hurt {target}");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let plan = folder.path().join("plan.toml");
+    for group in GROUPS {
+        std::fs::write(&plan, schedule(group)).unwrap();
+        schedule_file::read(&plan, [0; 32]).expect("they may stand at the same time");
     }
 }
 

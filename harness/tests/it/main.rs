@@ -9,6 +9,7 @@ mod environment_sweep;
 mod environment_wire_faults;
 mod environment_world;
 mod holdings;
+mod interrupted;
 mod killed;
 mod oracle;
 mod points;
