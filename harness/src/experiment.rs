@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 use nogo_faults::catalogue::Family;
-use nogo_faults::{DrawPlan, FaultChoice, FaultRow, ParamValue, Schedule, catalogue};
+use nogo_faults::{DrawPlan, FaultChoice, FaultRow, Schedule, catalogue};
 use rand::{Rng as _, RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
@@ -188,14 +188,10 @@ fn requested_faults(flag: Option<&str>, suite: &Suite) -> Result<Vec<&'static Fa
 }
 
 fn choice(row: &FaultRow) -> FaultChoice {
-    let mut params = BTreeMap::new();
-    if row.name == "pool-exhaustion" {
-        params.insert("leave_free".to_owned(), ParamValue::Whole(0));
-    }
     FaultChoice {
         fault: row.name.to_owned(),
         targets: row.targets.iter().map(|target| (*target).to_owned()).collect(),
-        params,
+        params: BTreeMap::new(),
     }
 }
 

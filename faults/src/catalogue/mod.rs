@@ -123,7 +123,6 @@ impl FaultRow {
         match family_of(self) {
             Family::Wire => wire::parameters(self),
             Family::Provider => provider::parameters(self),
-            _ if self.name == "pool-exhaustion" => parameters::POOL,
             _ => &[],
         }
     }
@@ -163,6 +162,13 @@ mod tests {
             if let Some(value) = parameter.default_value() {
                 parameter.check(&value).unwrap_or_else(|wrong| panic!("{}: {wrong}", parameter.name));
             }
+        }
+    }
+
+    #[test]
+    fn parameters_are_listed_where_rules_read_them_and_nowhere_else() {
+        for row in all() {
+            assert_eq!(row.parameters().is_empty(), !row.is_of_rules(), "{}", row.name);
         }
     }
 

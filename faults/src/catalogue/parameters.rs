@@ -36,13 +36,6 @@ pub enum Takes {
     Flag,
 }
 
-/// Of the exhausted pool.
-pub(super) const POOL: &[Parameter] = &[Parameter {
-    name: "leave_free",
-    what: "connections left to the system",
-    takes: Takes::Whole { min: 0, max: 0, default: 0 },
-}];
-
 impl Parameter {
     /// What holds where it is left out; none where nothing does.
     #[must_use]
