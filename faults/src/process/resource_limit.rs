@@ -35,13 +35,16 @@ impl DescriptorsExhausted {
         let struck = self.victim.standing()?;
         let soft = soft_limit(struck, "Max open files")?;
         let open = fs::read_dir(format!("/proc/{}/fd", struck.pid)).map_err(|error| error.to_string())?.count();
-        match soft {
-            Some(soft) if soft <= DESCRIPTORS => {
-                Ok(self.victim.proof("descriptors_exhausted", struck, json!({ "soft_limit": soft, "open": open })))
-            }
-            _ => Err(format!("its soft limit is {soft:?}, {open} are open")),
+        if !is_exhausted(soft, open) {
+            return Err(format!("its soft limit is {soft:?}, {open} are open"));
         }
+        Ok(self.victim.proof("descriptors_exhausted", struck, json!({ "soft_limit": soft, "open": open })))
     }
+}
+
+/// Whether a limit is ours, and so many open descriptors leave none that it would allow.
+fn is_exhausted(soft: Option<u64>, open: usize) -> bool {
+    soft.is_some_and(|soft| soft <= DESCRIPTORS && open as u64 > soft)
 }
 
 impl Harm for DescriptorsExhausted {
@@ -198,4 +201,22 @@ fn mapped_bytes(identity: ProcessIdentity) -> io::Result<u64> {
     let text = fs::read_to_string(format!("/proc/{}/status", identity.pid))?;
     let kib = text.lines().find_map(|line| line.strip_prefix("VmSize:")?.split_ascii_whitespace().next()?.parse().ok());
     kib.map(|kib: u64| kib << 10).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no VmSize in its status"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn descriptors_are_exhausted_where_more_are_open_than_the_limit_allows() {
+        for (soft, open, exhausted) in [
+            (Some(3), 4, true),
+            (Some(3), 3, false),
+            (Some(3), 0, false),
+            (Some(1_024), 2_000, false),
+            (None, 9, false),
+        ] {
+            assert_eq!(is_exhausted(soft, open), exhausted, "{soft:?} with {open} open");
+        }
+    }
 }
