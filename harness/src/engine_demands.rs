@@ -16,8 +16,25 @@ use crate::experiment::Experiment;
 const DATA_MIB: u32 = 512;
 /// The fault that needs such a volume.
 const FILLS_VOLUME: &str = "disk-full";
-/// The faults that a volume in a container's memory does not outlive.
-const KILLS_PRIMARY: &str = "postgres-crash";
+
+/// Faults that one engine can do, and not in the same run.
+#[derive(Debug, Clone, Copy)]
+pub struct NotTogether {
+    /// The engine.
+    pub engine: EngineKind,
+    /// The faults.
+    pub faults: [&'static str; 2],
+    /// Why.
+    pub why: &'static str,
+}
+
+/// All of them.
+pub const NOT_TOGETHER: &[NotTogether] = &[NotTogether {
+    engine: EngineKind::Docker,
+    faults: [FILLS_VOLUME, "postgres-crash"],
+    why: "the volume is in memory and does not outlive a kill",
+}];
+
 /// The fault that needs control groups.
 const STARVES: &str = "cpu-starved";
 /// The faults that set clocks.
@@ -89,10 +106,12 @@ impl Experiment {
             engine.can_size_volumes().map_err(|error| {
                 EndsWith::inconclusive(format!("the {kind} engine cannot do fault '{FILLS_VOLUME}' here: {error:#}"))
             })?;
-            if self.asks_for(KILLS_PRIMARY) && engine.kind() == EngineKind::Docker {
+        }
+        let never = NOT_TOGETHER.iter().filter(|never| never.engine == engine.kind());
+        for NotTogether { faults: [one, other], why, .. } in never {
+            if self.asks_for(one) && self.asks_for(other) {
                 return Err(EndsWith::inconclusive(format!(
-                    "the docker engine cannot do '{FILLS_VOLUME}' and '{KILLS_PRIMARY}' in one run: the volume is in \
-                     memory and does not outlive a kill; ask for one after the other"
+                    "the {kind} engine cannot do '{one}' and '{other}' in one run: {why}; ask for one after the other"
                 ))
                 .into());
             }

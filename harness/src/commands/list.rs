@@ -5,8 +5,10 @@ use anyhow::Result;
 use nogo_faults::catalogue::Takes;
 use nogo_faults::{FaultRow, catalogue};
 use nogo_harness::cli::{Cli, Listing};
+use nogo_harness::engine_demands::NOT_TOGETHER;
+use nogo_harness::environment::engine::EngineKind;
 use nogo_harness::exit_code::ExitCode;
-use nogo_harness::experiment::SUITES;
+use nogo_harness::experiment::{SUITES, Suite};
 use nogo_harness::point_sweep::SWEEP_FILE;
 use nogo_harness::run_directory::{RunDirectory, stored_runs};
 use nogo_harness::schedule_file;
@@ -48,7 +50,11 @@ pub fn list(cli: &Cli, what: Listing) -> Result<ExitCode> {
             if index == 0 {
                 output::line(&text)
             } else {
-                output::line(format!("  {:<14} {text}", name.replace('_', " ")))
+                output::line(format!(
+                    "  {:<14} {}",
+                    name.replace('_', " "),
+                    if text.is_empty() { "none" } else { &text }
+                ))
             }
         }
     }
@@ -56,10 +62,30 @@ pub fn list(cli: &Cli, what: Listing) -> Result<ExitCode> {
 }
 
 fn suites() -> Vec<Value> {
-    SUITES
-        .iter()
-        .map(|suite| json!({"suite": suite.name, "what": suite.what, "load_s": suite.load_ms / 1_000, "faults": suite.faults, "laws": laws::SMOKE}))
-        .collect()
+    SUITES.iter().map(suite).collect()
+}
+
+/// A suite, with what each engine can do: of its own faults, and of all that `--faults` may ask for.
+fn suite(suite: &Suite) -> Value {
+    let mut row = json!({"suite": suite.name, "what": suite.what, "load_s": suite.load_ms / 1_000});
+    for engine in EngineKind::ALL {
+        let name = engine.to_string();
+        let can = |row: &&FaultRow| row.engines.contains(&name.as_str());
+        let own: Vec<&str> =
+            suite.faults.iter().filter_map(|fault| catalogue::find(fault)).filter(can).map(|row| row.name).collect();
+        let others: Vec<&str> =
+            catalogue::all().filter(can).map(|row| row.name).filter(|fault| !own.contains(fault)).collect();
+        let never: Vec<String> = NOT_TOGETHER
+            .iter()
+            .filter(|never| never.engine == engine)
+            .map(|never| format!("{} ({})", never.faults.join(" with "), never.why))
+            .collect();
+        row[format!("faults_on_{name}")] = json!(own);
+        row[format!("by_name_on_{name}")] = json!(others);
+        row[format!("not_in_one_run_on_{name}")] = json!(never);
+    }
+    row["laws"] = json!(laws::SMOKE);
+    row
 }
 
 fn faults() -> Vec<Value> {
@@ -128,4 +154,26 @@ fn runs(cli: &Cli) -> Vec<Value> {
             }
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_suite_lists_its_faults_for_each_engine_and_what_cannot_be_in_one_run() {
+        for row in suites() {
+            let named = |key: &str| row[key].as_array().unwrap_or_else(|| panic!("no {key}")).clone();
+            for engine in EngineKind::ALL {
+                let mut listed = named(&format!("faults_on_{engine}"));
+                listed.extend(named(&format!("by_name_on_{engine}")));
+                let can = catalogue::all().filter(|fault| fault.engines.contains(&engine.to_string().as_str())).count();
+                assert_eq!(listed.len(), can, "each fault that {engine} can do, once");
+            }
+            assert_eq!(named("faults_on_process").len(), SUITES[0].faults.len());
+            let [never] = &named("not_in_one_run_on_docker")[..] else { panic!("one pair") };
+            assert!(never.as_str().is_some_and(|text| text.starts_with("disk-full with postgres-crash (")), "{never}");
+            assert!(named("not_in_one_run_on_process").is_empty());
+        }
+    }
 }

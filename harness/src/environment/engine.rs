@@ -23,6 +23,11 @@ pub enum EngineKind {
     Process,
 }
 
+impl EngineKind {
+    /// Both.
+    pub const ALL: [EngineKind; 2] = [EngineKind::Docker, EngineKind::Process];
+}
+
 impl fmt::Display for EngineKind {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
