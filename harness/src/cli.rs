@@ -91,8 +91,8 @@ pub struct RunArgs {
     /// Root of everything drawn: decimal, or hexadecimal with 0x. Default: drawn afresh and printed.
     #[arg(long, value_parser = parse_seed)]
     pub seed: Option<u64>,
-    /// Faults to inject, by name with commas between; `none`; or `drawn`, one of each family by the seed. Default: the
-    /// suite's.
+    /// Faults to inject, by name with commas between; `none`; or `drawn`, one of each family by the seed but of the payment
+    /// provider's, which want first charges that there are not at every hour. Default: the suite's.
     #[arg(long, value_name = "none|drawn|F,…")]
     pub faults: Option<String>,
     /// Faults by a file of your own, which also sets the length of the load; `nogo list schedule-schema` says how.
