@@ -245,7 +245,7 @@ mod tests {
             let planned = Experiment::plan(&args("smoke", Some("drawn"), None), seed).unwrap();
             let families: std::collections::BTreeSet<Family> =
                 planned.faults.iter().map(|name| catalogue::family_of(catalogue::find(name).unwrap())).collect();
-            assert_eq!((families.len(), planned.schedule.steps.len()), (6, 6), "{:?}", planned.faults);
+            assert_eq!((families.len(), planned.schedule.steps.len()), (7, 7), "{:?}", planned.faults);
             let again = Experiment::plan(&args("smoke", Some("drawn"), None), seed).unwrap();
             assert_eq!(planned.schedule, again.schedule);
             seen.extend(planned.faults);

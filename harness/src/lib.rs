@@ -23,5 +23,6 @@ pub mod report;
 pub mod run;
 pub mod run_directory;
 pub mod schedule_file;
+pub mod sinks;
 pub mod steady_state;
 pub mod workload;

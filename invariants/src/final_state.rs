@@ -51,6 +51,8 @@ pub struct FinalState {
     pub webhook_events: Vec<WebhookEventRow>,
     /// The payment provider's own book: the truth about what was charged.
     pub provider: ProviderBook,
+    /// What each sink of the system was told, by its name.
+    pub sinks: BTreeMap<String, SinkCounts>,
     /// Runs of the biller, in order.
     pub billing_runs: Vec<BillingRun>,
     /// State of connections after quiescence.
@@ -62,6 +64,22 @@ pub struct FinalState {
     /// What searches of logs, metrics and other outputs found; one entry per place searched, so
     /// that a place without findings still shows that it was searched.
     pub leaks: Vec<LeakScan>,
+}
+
+/// What a sink of error reports or analytics was told.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SinkCounts {
+    /// Requests that reached it.
+    pub requests: u64,
+    /// Reports or events in them.
+    pub events: u64,
+    /// Bytes of their bodies.
+    pub bytes: u64,
+    /// Requests that do not read.
+    pub unreadable: u64,
+    /// Reports that came again under their id.
+    pub repeated: u64,
 }
 
 /// A tenant.

@@ -8,6 +8,7 @@ use crate::fault::Tolerance;
 
 pub use network::role_and_store;
 pub use parameters::{Parameter, Takes};
+pub use sink::sink_path;
 pub use wire::rules_of;
 
 mod client;
@@ -18,6 +19,7 @@ mod postgres;
 mod process;
 mod provider;
 mod redis;
+mod sink;
 mod wire;
 
 /// A fault as a suite may ask for it.
@@ -65,6 +67,8 @@ pub enum Family {
     Wire,
     /// The payment provider: its answers and its events.
     Provider,
+    /// Where the system tells its errors and what it is used for.
+    Sink,
     /// The APIs, by their clients.
     Client,
     /// Nothing.
@@ -72,13 +76,14 @@ pub enum Family {
 }
 
 /// The families in the order in which they are listed, with their rows.
-const FAMILIES: [(Family, &[FaultRow]); 8] = [
+const FAMILIES: [(Family, &[FaultRow]); 9] = [
     (Family::Postgres, postgres::ROWS),
     (Family::Redis, redis::ROWS),
     (Family::Process, process::ROWS),
     (Family::Network, network::ROWS),
     (Family::Wire, wire::ROWS),
     (Family::Provider, provider::ROWS),
+    (Family::Sink, sink::ROWS),
     (Family::Client, client::ROWS),
     (Family::Placebo, placebo::ROWS),
 ];
@@ -107,7 +112,7 @@ impl FaultRow {
     /// Whether it is made of rules of a protocol, so that connections have to be followed.
     #[must_use]
     pub fn is_of_rules(&self) -> bool {
-        matches!(family_of(self), Family::Wire | Family::Provider)
+        matches!(family_of(self), Family::Wire | Family::Provider | Family::Sink)
     }
 
     /// Whether it keeps its store from answering as it should whoever greets it, whichever link the greeting comes by. Such a
@@ -123,6 +128,7 @@ impl FaultRow {
         match family_of(self) {
             Family::Wire => wire::parameters(self),
             Family::Provider => provider::parameters(self),
+            Family::Sink => sink::parameters(self),
             _ => &[],
         }
     }

@@ -8,8 +8,9 @@ use super::FaultRow;
 use crate::fault::Tolerance;
 
 const BOTH: &[&str] = &["docker", "process"];
-/// What links lead to, as victims name it last: stores, the provider, the APIs where its events go.
-const STORES: [&str; 6] = ["postgres", "redis", "replica-1", "replica-2", "provider", "webhooks"];
+/// What links lead to, as victims name it last: stores, the provider, the APIs where its events go, sinks.
+const STORES: [&str; 8] =
+    ["postgres", "redis", "replica-1", "replica-2", "provider", "webhooks", "errors", "analytics"];
 
 const SILENT: &[&str] = &[
     "api-1-postgres",

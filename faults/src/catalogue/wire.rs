@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use super::parameters::{Parameter, Takes};
-use super::{Family, FaultRow, family_of, find, provider, role_and_store};
+use super::{Family, FaultRow, family_of, find, provider, role_and_store, sink};
 use crate::fault::Tolerance;
 use crate::protocol::{
     Action, CommitPattern, Occurrence, Pattern, Place, PostgresPattern, RedisPattern, Rule, RuleError,
@@ -154,7 +154,8 @@ pub(super) fn parameters(row: &FaultRow) -> &'static [Parameter] {
     }
 }
 
-/// The rules that a step of this family, or of the provider's, stands for, named `<id>-1` and so on; one for each request that is hurt.
+/// The rules that a step of this family, or of the provider's or the sinks', stands for, named `<id>-1` and so on; one for
+/// each request that is hurt, or one for all of a sink's.
 ///
 /// # Errors
 /// In words: a parameter that the fault does not have or that says nothing, or a fault of another family.
@@ -163,12 +164,17 @@ pub fn rules_of(step: &Step, id: &str) -> Result<Vec<Rule>, String> {
     let row = row.ok_or_else(|| format!("{} is no rule of a protocol", step.fault))?;
     row.check_parameters(&step.params)?;
     let given = Given { row, params: &step.params };
+    let (role, store) = role_and_store(&step.target).ok_or_else(|| format!("{} is no link", step.target))?;
+    // `apis` are all of the role `api`; a process is named as it is.
+    let role = role.strip_suffix('s').unwrap_or(role);
+    if family_of(row) == Family::Sink {
+        let rule = sink::rule(&given, id, role, store)?;
+        rule.validate().map_err(|wrong: RuleError| wrong.to_string())?;
+        return Ok(vec![rule]);
+    }
     let of_provider = family_of(row) == Family::Provider;
     let pattern = if of_provider { provider::pattern(&given) } else { pattern(&given) };
     let (place, action) = if of_provider { provider::what_happens(&given) } else { what_happens(&given) };
-    let (role, _) = role_and_store(&step.target).ok_or_else(|| format!("{} is no link", step.target))?;
-    // `apis` are all of the role `api`; a process is named as it is.
-    let role = role.strip_suffix('s').unwrap_or(role);
     let (kth, times) = (given.whole("kth"), given.whole("times"));
     let rules = (0..times).map(|number| Rule {
         name: format!("{id}-{}", number + 1),
@@ -277,7 +283,7 @@ mod tests {
 
     #[test]
     fn every_row_makes_rules_for_every_victim_without_a_parameter() {
-        for row in ROWS.iter().chain(provider::ROWS) {
+        for row in ROWS.iter().chain(provider::ROWS).chain(sink::ROWS) {
             for target in row.targets {
                 assert!(!rules_of(&step(row.name, target, &[]), "f1").unwrap().is_empty(), "{} {target}", row.name);
             }

@@ -73,6 +73,14 @@ impl ProcessIdentity {
         self.send(Signal::TERM)
     }
 
+    /// Asks it to read its files again (SIGHUP); ends what does not listen to that.
+    ///
+    /// # Errors
+    /// As [`Self::kill`].
+    pub fn ask_to_read_again(&self) -> io::Result<()> {
+        self.send(Signal::HUP)
+    }
+
     /// Stops every thread of it where it stands (SIGSTOP). Once more changes nothing.
     ///
     /// # Errors

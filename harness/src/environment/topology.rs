@@ -1,16 +1,19 @@
 //! The whole system of one run: servers, links, APIs and workers, started in order and stopped.
 //!
 //! Processes are named `api-1`, `worker-1`, `biller-1`; each reaches each server by a link of its
-//! own. The harness's own readers and faults connect past the links.
+//! own, and APIs and workers the sinks too. The harness's own readers and faults connect past the links.
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures_util::future::{join_all, try_join_all};
-use nogo_faults::{CLOCK_IS_RIGHT, RuleBook};
+use nogo_faults::{CLOCK_IS_RIGHT, RuleBook, catalogue};
 use serde_json::Value;
 use sqlx::{Connection as _, Executor as _, PgConnection};
 use tokio::time::Instant;
@@ -28,6 +31,7 @@ use super::system_process::SystemProcess;
 use super::writing_functions::writing_functions;
 use crate::exit_code::EndsWith;
 use crate::provider::WebhookSecret;
+use crate::sinks::{Language, Sink};
 
 /// Name of PostgreSQL in links.
 pub const POSTGRES: &str = "postgres";
@@ -35,6 +39,10 @@ pub const POSTGRES: &str = "postgres";
 pub const REPLICAS: [&str; 2] = ["replica-1", "replica-2"];
 /// Name of the payment provider in links.
 pub const PROVIDER: &str = "provider";
+/// Name of the sink of error reports in links.
+pub const ERRORS: &str = "errors";
+/// Name of the sink of product analytics in links.
+pub const ANALYTICS: &str = "analytics";
 /// Names of the billers, which run on demand, also both at once.
 pub const BILLERS: [&str; 2] = ["biller-1", "biller-2"];
 /// The system's database.
@@ -54,6 +62,10 @@ const READY_LIMIT: Duration = Duration::from_secs(30);
 const MIGRATE_LIMIT: Duration = Duration::from_secs(120);
 /// Time for a process to drain after SIGTERM.
 const DRAIN_LIMIT: Duration = Duration::from_secs(20);
+/// The project that errors are reported under.
+const ERROR_PROJECT: u32 = 1;
+/// How long an event of analytics waits for others, milliseconds: so that each API tells some several times a second.
+const ANALYTICS_LINGER_MS: &str = "250";
 /// Pause between two questions at `/readyz`.
 const POLL_EVERY: Duration = Duration::from_millis(50);
 
@@ -130,6 +142,7 @@ pub struct Topology {
     replicas: Vec<(String, PostgresServer)>,
     redis: Arc<RedisServer>,
     links: Arc<Links>,
+    sinks: BTreeMap<&'static str, Sink>,
     signing_key: SigningKey,
     app_password: String,
     read_password: String,
@@ -151,6 +164,10 @@ impl Topology {
             ..PostgresSpec::default()
         };
         let redis_spec = RedisSpec::default();
+        let mut sinks = BTreeMap::new();
+        for (name, language) in [(ERRORS, Language::Envelope), (ANALYTICS, Language::Batch)] {
+            sinks.insert(name, Sink::start(language, &supervisor.log_file(&format!("sink-{name}"))).await?);
+        }
         let (postgres, redis, links) = tokio::try_join!(
             engine.start_postgres(&postgres_spec),
             engine.start_redis(&redis_spec),
@@ -163,6 +180,7 @@ impl Topology {
             replicas: Vec::new(),
             redis: Arc::new(redis),
             links: Arc::new(links),
+            sinks,
             signing_key: SigningKey::generate(),
             app_password: random_password(),
             read_password: random_password(),
@@ -246,7 +264,15 @@ impl Topology {
             replicas.push(format!("{replica}={}", self.app_dsn_at(listen)));
         }
         environment.push(("FORECASTLE_REPLICA_URL".to_owned(), replicas.join(",")));
-        environment.push(("FORECASTLE_SIGNING_KEYS".to_owned(), self.signing_key.setting()));
+        let keys = self.signing_keys_file(name);
+        std::fs::write(&keys, self.signing_key.setting()).with_context(|| format!("write {}", keys.display()))?;
+        environment.push(("FORECASTLE_SIGNING_KEYS_FILE".to_owned(), keys.to_string_lossy().into_owned()));
+        let analytics = self.links.open(name, ANALYTICS, self.sink(ANALYTICS)?.address()).await?;
+        let path = catalogue::sink_path(ANALYTICS).context("find the path of analytics")?;
+        environment.push(("FORECASTLE_ANALYTICS_URL".to_owned(), format!("http://{analytics}{path}")));
+        let key = URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>());
+        environment.push(("FORECASTLE_ANALYTICS_KEY".to_owned(), key));
+        environment.push(("FORECASTLE_ANALYTICS_LINGER_MS".to_owned(), ANALYTICS_LINGER_MS.to_owned()));
         environment.extend(self.clock(name)?);
         let pool_max = self.spec.pool_max.to_string();
         // Where it is found again after a restart.
@@ -269,13 +295,16 @@ impl Topology {
         Ok(self.process(name, &arguments, &self.spec.worker_arguments, environment))
     }
 
-    /// Opens the links of `name` to PostgreSQL and Redis; gives the environment that leads there.
+    /// Opens the links of `name` to PostgreSQL, Redis and the sink of errors; gives the environment that leads there.
     async fn backends(&self, name: &str) -> Result<Vec<(String, String)>> {
         let postgres = self.links.open(name, POSTGRES, self.postgres.address()).await?;
         let redis = self.links.open(name, RedisControl::NAME, self.redis.address()).await?;
+        let errors = self.links.open(name, ERRORS, self.sink(ERRORS)?.address()).await?;
+        let dsn = format!("http://{}@{errors}/{ERROR_PROJECT}", hex::encode(rand::random::<[u8; 16]>()));
         Ok(vec![
             ("FORECASTLE_DATABASE_URL".to_owned(), self.app_dsn_at(postgres)),
             ("FORECASTLE_REDIS_URL".to_owned(), self.redis.url_at(redis)),
+            ("FORECASTLE_ERROR_DSN".to_owned(), dsn),
         ])
     }
 
@@ -293,6 +322,48 @@ impl Topology {
     #[must_use]
     pub fn clock_file(&self, name: &str) -> PathBuf {
         self.supervisor.run.scratch().join(format!("clock-{name}"))
+    }
+
+    /// The file that the API `name` reads its signing keys from, also after its start.
+    #[must_use]
+    pub fn signing_keys_file(&self, name: &str) -> PathBuf {
+        self.supervisor.run.scratch().join(format!("signing-keys-{name}"))
+    }
+
+    /// An operator's slip in the key file of one API: for `stands` it holds no keys, the API is told to read it and goes on
+    /// with those it has. What it says about that goes to the sink of errors, and nobody else is concerned.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub async fn slip(&self, api: &SystemProcess, number: u64, stands: Duration) -> Result<()> {
+        let Some(identity) = api.current_identity().filter(|_| api.runs()) else {
+            return Ok(());
+        };
+        let file = self.signing_keys_file(api.process_name());
+        let written = |text: String| std::fs::write(&file, text).with_context(|| format!("write {}", file.display()));
+        written(format!("slip {number}"))?;
+        let told = identity.ask_to_read_again();
+        tokio::time::sleep(stands).await;
+        written(self.signing_key.setting())?;
+        // One that has ended meanwhile reads the right file when it starts again.
+        if told.is_ok() {
+            let _ = identity.ask_to_read_again();
+        }
+        Ok(())
+    }
+
+    /// The sink of that name, [`ERRORS`] or [`ANALYTICS`].
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn sink(&self, name: &str) -> Result<&Sink> {
+        self.sinks.get(name).with_context(|| format!("find sink {name}"))
+    }
+
+    /// The sinks by name.
+    #[must_use]
+    pub fn sinks(&self) -> &BTreeMap<&'static str, Sink> {
+        &self.sinks
     }
 
     /// The run's id, which names what it makes on this host.
@@ -474,6 +545,7 @@ impl Topology {
             }
         }
         let mut outcomes = vec![self.links.close().await, self.redis.stop().await];
+        join_all(self.sinks.values().map(Sink::stop)).await;
         // Before their primary: its log has no word of lost streams then.
         outcomes.extend(join_all(self.replicas.iter().map(|(_, replica)| replica.stop())).await);
         outcomes.push(self.postgres.stop().await);

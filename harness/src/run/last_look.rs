@@ -79,6 +79,18 @@ pub fn search_logs(
     Ok(())
 }
 
+/// Counts what the sinks were told, and searches it; call once nobody tells them anything any more.
+///
+/// # Errors
+/// When what one was told cannot be read.
+pub fn search_sinks(topology: &Topology, canaries: &Arc<Canaries>, state: &mut FinalState) -> Result<()> {
+    for (name, sink) in topology.sinks() {
+        state.sinks.insert((*name).to_owned(), sink.book().counts());
+        state.leaks.push(scan_file(&format!("sink:{name}"), sink.book().path(), canaries)?);
+    }
+    Ok(())
+}
+
 /// Names of processes and the addresses of their metrics. One that has ended has none, which is for the law about that to
 /// judge and no reason to look at nothing else.
 fn metrics_pages(topology: &Topology) -> Result<Vec<(String, String)>> {

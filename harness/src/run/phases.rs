@@ -373,7 +373,8 @@ impl Run<'_> {
             .chain(["migrate", "biller-1", "biller-2"])
             .map(str::to_owned)
             .collect();
-        last_look::search_logs(self.directory, &places, &prepared.canaries, &mut self.final_state)
+        last_look::search_logs(self.directory, &places, &prepared.canaries, &mut self.final_state)?;
+        last_look::search_sinks(&prepared.topology, &prepared.canaries, &mut self.final_state)
     }
 
     fn enter(&self, phase: Phase, offered_per_s: u64, length_ms: Option<u64>, message: &str) {

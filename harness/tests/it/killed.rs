@@ -296,6 +296,7 @@ killed_under! {
         "redis-demoted" on "redis",
         "link-slicing" on "api-2-postgres",
         "partition-answers" on "workers-postgres",
+        "sink-reset" on "apis-errors",
     }
     #[ignore = "the long form, for ci/nightly"]
     chaos_nothing_is_left_of_deadlocks {
@@ -330,11 +331,13 @@ killed_under! {
     #[ignore = "the long form, for ci/nightly"]
     chaos_nothing_is_left_of_used_up_connections {
         "max-connections" on "postgres",
+        "sink-blackhole" on "apis-analytics",
         "provider-slow-body" on "billers-provider",
     }
     #[ignore = "the long form, for ci/nightly"]
     chaos_nothing_is_left_of_reset_links {
         "postgres-reset" on "postgres",
+        "sink-error" on "apis-errors",
         "provider-reset" on "billers-provider",
     }
     #[ignore = "the long form, for ci/nightly"]

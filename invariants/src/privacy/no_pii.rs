@@ -1,4 +1,4 @@
-//! No canary of a person or tenant turns up in logs, metrics or on open routes.
+//! No canary of a person or tenant turns up in logs, metrics, what sinks were told or on open routes.
 //!
 //! Evidence: searches of all outputs, each with the bytes that were searched, and scans of answers
 //! of open routes. Unknown where nothing was searched. Values are never shown, only kinds.
@@ -15,7 +15,7 @@ impl Checker for NoPii {
     }
 
     fn what(&self) -> &'static str {
-        "logs, metrics and open routes hold nothing that a person or tenant wrote"
+        "logs, metrics, sinks and open routes hold nothing that a person or tenant wrote"
     }
 
     fn check(&self, case: &Case<'_>) -> Finding {

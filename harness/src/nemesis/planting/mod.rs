@@ -27,6 +27,7 @@ mod postgres;
 mod process;
 mod provider;
 mod redis;
+mod sink;
 mod wire;
 
 pub use process::SKEW_S;
@@ -96,6 +97,7 @@ pub async fn plant(site: &Site<'_>) -> Result<Planted> {
         Family::Network => network::plant(row, radius, site).await,
         Family::Wire => wire::plant(row, radius, site).await,
         Family::Provider => provider::plant(row, radius, site).await,
+        Family::Sink => sink::plant(row, radius, site).await,
         Family::Client => client::plant(row, radius, site).await,
         Family::Placebo => placebo::placebo(row, radius, site),
     }

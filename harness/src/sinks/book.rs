@@ -1,0 +1,170 @@
+//! What a sink was told: counts, and every body in a file that is searched at the end like a log.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use anyhow::{Context as _, Result, ensure};
+use nogo_invariants::final_state::SinkCounts;
+use serde::Deserialize;
+use serde_json::Value;
+
+/// Ids of reports that are remembered; more than a run makes.
+const IDS_MAX: usize = 200_000;
+
+/// What a sink is spoken to in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Language {
+    /// An envelope of Sentry's protocol, with one report or more.
+    Envelope,
+    /// A batch of events: `{"events": […]}`.
+    Batch,
+}
+
+/// The record of one sink. Shared; lives as long as the run.
+#[derive(Debug)]
+pub struct SinkBook {
+    language: Language,
+    path: PathBuf,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    file: File,
+    counts: SinkCounts,
+    /// Ids of reports, which a second try would send again.
+    ids: BTreeSet<String>,
+}
+
+#[derive(Deserialize)]
+struct Batch {
+    events: Vec<Value>,
+}
+
+#[derive(Deserialize)]
+struct EnvelopeHead {
+    event_id: String,
+}
+
+#[derive(Deserialize)]
+struct ItemHead {
+    #[serde(rename = "type")]
+    kind: String,
+    length: usize,
+}
+
+impl SinkBook {
+    /// An empty one, whose bodies go to `path`.
+    ///
+    /// # Errors
+    /// If the file cannot be made.
+    pub fn open(language: Language, path: &Path) -> Result<Self> {
+        let file = File::create(path).with_context(|| format!("make {}", path.display()))?;
+        let state = State { file, counts: SinkCounts::default(), ids: BTreeSet::new() };
+        Ok(Self { language, path: path.to_owned(), state: Mutex::new(state) })
+    }
+
+    /// What it was told so far.
+    pub fn counts(&self) -> SinkCounts {
+        self.state.lock().expect("sink book lock").counts
+    }
+
+    /// Where the bodies are.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Takes a request in, keeping `body` whatever it says; whether it could be read.
+    ///
+    /// # Errors
+    /// If it cannot be kept: what was not kept is not searched.
+    pub(super) fn take(&self, body: &[u8]) -> Result<bool> {
+        let read = match self.language {
+            Language::Envelope => envelope(body).map(|id| (1, Some(id))),
+            Language::Batch => serde_json::from_slice::<Batch>(body)
+                .map(|batch| (batch.events.len() as u64, None))
+                .context("read a batch"),
+        };
+        let mut guard = self.state.lock().expect("sink book lock");
+        let state = &mut *guard;
+        state.file.write_all(body).and_then(|()| state.file.write_all(b"\n")).context("keep what a sink was told")?;
+        state.counts.requests += 1;
+        state.counts.bytes += body.len() as u64;
+        let Ok((events, id)) = read else {
+            state.counts.unreadable += 1;
+            return Ok(false);
+        };
+        state.counts.events += events;
+        if let Some(id) = id {
+            let is_known = state.ids.contains(&id);
+            state.counts.repeated += u64::from(is_known);
+            if !is_known && state.ids.len() < IDS_MAX {
+                state.ids.insert(id);
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// The id of the report in an envelope of three lines: head, item, payload of the length that the item tells.
+fn envelope(body: &[u8]) -> Result<String> {
+    let mut lines = body.splitn(3, |byte| *byte == b'\n');
+    let mut next = || lines.next().context("a line is missing");
+    let head: EnvelopeHead = serde_json::from_slice(next()?).context("read an envelope's head")?;
+    let item: ItemHead = serde_json::from_slice(next()?).context("read an item's head")?;
+    let payload = next()?.get(..item.length).context("an item is shorter than it says")?;
+    ensure!(item.kind == "event", "an item is no event");
+    let event: EnvelopeHead = serde_json::from_slice(payload).context("read an event")?;
+    ensure!(event.event_id == head.event_id, "an event has another id than its envelope");
+    Ok(head.event_id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A report whose item says that it is longer by `missing`.
+    fn report(id: &str, missing: usize) -> Vec<u8> {
+        let payload = format!(r#"{{"event_id":"{id}","message":"failed"}}"#);
+        let length = payload.len() + missing;
+        format!("{{\"event_id\":\"{id}\"}}\n{{\"type\":\"event\",\"length\":{length}}}\n{payload}\n").into_bytes()
+    }
+
+    fn book(language: Language) -> (SinkBook, tempfile::TempDir) {
+        let folder = tempfile::tempdir().unwrap();
+        (SinkBook::open(language, &folder.path().join("sink.log")).unwrap(), folder)
+    }
+
+    #[test]
+    fn a_report_that_comes_twice_is_counted_as_repeated() {
+        let (book, _folder) = book(Language::Envelope);
+        for id in ["abcd", "abce", "abcd"] {
+            assert!(book.take(&report(id, 0)).unwrap(), "{id}");
+        }
+        let counts = book.counts();
+        assert_eq!((counts.requests, counts.events, counts.repeated, counts.unreadable), (3, 3, 1, 0));
+    }
+
+    #[test]
+    fn what_does_not_read_is_counted_and_kept() {
+        let (book, _folder) = book(Language::Envelope);
+        for odd in [&b"who is there"[..], &report("abcd", 2), b"{}\n{}\n{}"] {
+            assert!(!book.take(odd).unwrap());
+        }
+        assert_eq!((book.counts().unreadable, book.counts().events), (3, 0));
+        assert!(std::fs::read_to_string(book.path()).unwrap().starts_with("who is there\n"));
+    }
+
+    #[test]
+    fn a_batch_counts_its_events() {
+        let (book, _folder) = book(Language::Batch);
+        assert!(book.take(br#"{"events":[{"event":"logged_in"},{"event":"logged_out"}]}"#).unwrap());
+        assert!(!book.take(b"[]").unwrap());
+        let counts = book.counts();
+        assert_eq!((counts.requests, counts.events, counts.unreadable), (2, 2, 1));
+        assert_eq!(counts.bytes, 59);
+    }
+}
