@@ -9,8 +9,8 @@ use crate::fault::Tolerance;
 
 const BOTH: &[&str] = &["docker", "process"];
 /// What links lead to, as victims name it last: stores, the provider, the APIs where its events go, sinks.
-const STORES: [&str; 8] =
-    ["postgres", "redis", "replica-1", "replica-2", "provider", "webhooks", "errors", "analytics"];
+const STORES: [&str; 9] =
+    ["postgres", "redis", "replica-1", "replica-2", "provider", "webhooks", "errors", "analytics", "alerts"];
 
 const SILENT: &[&str] = &[
     "api-1-postgres",

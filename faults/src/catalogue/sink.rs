@@ -1,4 +1,5 @@
-//! What is done on the way from the system to where it tells about itself: error reports and product analytics.
+//! What is done on the way from the system to where it tells about itself: error reports, product
+//! analytics, and the webhook of alerts.
 //!
 //! No request waits for a sink, whatever becomes of it: the floors are as tight as the load's own noise allows, and lower
 //! ones would excuse what must not be.
@@ -10,13 +11,16 @@ use crate::fault::Tolerance;
 use crate::protocol::{Action, HttpPattern, Occurrence, Pattern, Place, Rule};
 
 const BOTH: &[&str] = &["docker", "process"];
-const TARGETS: &[&str] = &["apis-errors", "apis-analytics"];
+const TARGETS: &[&str] = &["apis-errors", "apis-analytics", "alert-1-alerts"];
 /// What the sinks are called, as victims name them last, with the paths of their requests.
-const PATHS: [(&str, &str); 2] = [("errors", "/api/*"), ("analytics", "/batch")];
+const PATHS: [(&str, &str); 3] = [("errors", "/api/*"), ("analytics", "/batch"), ("alerts", "/notices")];
 /// When a busy sink asks to be asked again, seconds.
 const RETRY_AFTER_S: u64 = 1;
 
-const NOBODY_NOTICES: Tolerance = Tolerance { goodput_ratio_min: 0.93, outage_ms_max: 1_000, recover_ms_max: 10_000 };
+// Measured in 18 windows on a machine that others built on: 95 to 99 % of the load succeeded, the rest being refused for its
+// tenants' own limits, and nothing paused for longer than 160 ms; all was told again within 2 s. The alert process tries again
+// after 6.4 s at the latest by the end of a window of 8 s.
+const NOBODY_NOTICES: Tolerance = Tolerance { goodput_ratio_min: 0.93, outage_ms_max: 1_000, recover_ms_max: 20_000 };
 
 /// The rows of this family.
 pub(super) const ROWS: &[FaultRow] = &[
@@ -26,7 +30,7 @@ pub(super) const ROWS: &[FaultRow] = &[
         targets: TARGETS,
         what: "the sink is down: every connection to it is reset at its first request",
         control_proof: RULE_LIVE,
-        effect_proof: "the proxies reset what the APIs sent, and the APIs' own counters: more events that reached nobody",
+        effect_proof: "the proxies reset what was sent, and the sender's own counters: more that reached nobody",
         engines: BOTH,
         tolerance: NOBODY_NOTICES,
     },
@@ -36,7 +40,7 @@ pub(super) const ROWS: &[FaultRow] = &[
         targets: TARGETS,
         what: "the sink takes connections and never answers, nor does anything that is sent arrive",
         control_proof: RULE_LIVE,
-        effect_proof: "the proxies hold what the APIs sent, and the APIs' own counters: more events given up in time",
+        effect_proof: "the proxies hold what was sent, and the sender's own counters: more that was given up in time",
         engines: BOTH,
         tolerance: NOBODY_NOTICES,
     },
@@ -46,7 +50,7 @@ pub(super) const ROWS: &[FaultRow] = &[
         targets: TARGETS,
         what: "every request to the sink is answered with code: 500 after the sink took it, 429 before it did",
         control_proof: RULE_LIVE,
-        effect_proof: "the proxies answered what the APIs sent, and the APIs' own counters: more events refused",
+        effect_proof: "the proxies answered what was sent, and the sender's own counters: more that was refused",
         engines: BOTH,
         tolerance: NOBODY_NOTICES,
     },

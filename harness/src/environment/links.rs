@@ -12,7 +12,7 @@ use nogo_faults::{Origin, Protocol, ProxySpec, RuleBook, ToxiClient, ToxidHandle
 use serde::Serialize;
 
 use super::service_control::RedisControl;
-use super::topology::{ANALYTICS, ERRORS, PROVIDER};
+use super::topology::{ALERTS, ANALYTICS, ERRORS, PROVIDER};
 
 /// Environment variable with `address:port` of another proxy server's API.
 pub const EXTERNAL_SERVER: &str = "NOGO_TOXIPROXY";
@@ -158,7 +158,7 @@ impl Links {
 fn protocol_of(server: &str) -> Protocol {
     match server {
         RedisControl::NAME => Protocol::Redis,
-        PROVIDER | ERRORS | ANALYTICS => Protocol::Http,
+        PROVIDER | ERRORS | ANALYTICS | ALERTS => Protocol::Http,
         api if api.starts_with("api-") => Protocol::Http,
         _ => Protocol::Postgres,
     }

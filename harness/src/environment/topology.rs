@@ -31,7 +31,7 @@ use super::system_process::SystemProcess;
 use super::writing_functions::writing_functions;
 use crate::exit_code::EndsWith;
 use crate::provider::WebhookSecret;
-use crate::sinks::{Language, Sink};
+use crate::sinks::{Drill, Language, Sink};
 
 /// Name of PostgreSQL in links.
 pub const POSTGRES: &str = "postgres";
@@ -43,6 +43,10 @@ pub const PROVIDER: &str = "provider";
 pub const ERRORS: &str = "errors";
 /// Name of the sink of product analytics in links.
 pub const ANALYTICS: &str = "analytics";
+/// Name of the webhook that alerts are posted to in links.
+pub const ALERTS: &str = "alerts";
+/// Name of the process that watches the others.
+pub const ALERTER: &str = "alert-1";
 /// Names of the billers, which run on demand, also both at once.
 pub const BILLERS: [&str; 2] = ["biller-1", "biller-2"];
 /// The system's database.
@@ -64,6 +68,10 @@ const MIGRATE_LIMIT: Duration = Duration::from_secs(120);
 const DRAIN_LIMIT: Duration = Duration::from_secs(20);
 /// The project that errors are reported under.
 const ERROR_PROJECT: u32 = 1;
+/// Between two looks of the alert process, milliseconds: a drill of a window is seen early in it.
+const WATCH_EVERY_MS: &str = "1000";
+/// Its patience with its webhook, milliseconds: several tries fit into a window.
+const WEBHOOK_TIMEOUT_MS: &str = "1000";
 /// How long an event of analytics waits for others, milliseconds: so that each API tells some several times a second.
 const ANALYTICS_LINGER_MS: &str = "250";
 /// Pause between two questions at `/readyz`.
@@ -143,11 +151,13 @@ pub struct Topology {
     redis: Arc<RedisServer>,
     links: Arc<Links>,
     sinks: BTreeMap<&'static str, Sink>,
+    drill: Drill,
     signing_key: SigningKey,
     app_password: String,
     read_password: String,
     apis: Vec<Arc<SystemProcess>>,
     workers: Vec<Arc<SystemProcess>>,
+    alerter: Option<Arc<SystemProcess>>,
 }
 
 impl Topology {
@@ -165,7 +175,8 @@ impl Topology {
         };
         let redis_spec = RedisSpec::default();
         let mut sinks = BTreeMap::new();
-        for (name, language) in [(ERRORS, Language::Envelope), (ANALYTICS, Language::Batch)] {
+        for (name, language) in [(ERRORS, Language::Envelope), (ANALYTICS, Language::Batch), (ALERTS, Language::Notice)]
+        {
             sinks.insert(name, Sink::start(language, &supervisor.log_file(&format!("sink-{name}"))).await?);
         }
         let (postgres, redis, links) = tokio::try_join!(
@@ -181,11 +192,13 @@ impl Topology {
             redis: Arc::new(redis),
             links: Arc::new(links),
             sinks,
+            drill: Drill::start().await?,
             signing_key: SigningKey::generate(),
             app_password: random_password(),
             read_password: random_password(),
             apis: Vec::new(),
             workers: Vec::new(),
+            alerter: None,
         };
         if let Err(error) = topology.start_system(engine).await {
             if let Err(leftover) = topology.stop().await {
@@ -213,6 +226,8 @@ impl Topology {
             self.workers.push(self.supervisor.start(spec).await?);
         }
         try_join_all(self.apis.iter().map(|api| wait_until_ready(api))).await?;
+        let spec = self.alerter_spec().await?;
+        self.alerter = Some(self.supervisor.start(spec).await?);
         self.replication().await.map(drop)
     }
 
@@ -295,12 +310,39 @@ impl Topology {
         Ok(self.process(name, &arguments, &self.spec.worker_arguments, environment))
     }
 
+    /// What watches APIs, workers and the drill.
+    async fn alerter_spec(&self) -> Result<ProcessSpec> {
+        let mut targets = vec![format!("{}=http://{}", Drill::NAME, self.drill.address())];
+        for (processes, field) in [(&self.apis, "address"), (&self.workers, "metrics")] {
+            for process in processes {
+                targets.push(format!("{}=http://{}", process.process_name(), process.address(field)?));
+            }
+        }
+        let rules = self.supervisor.run.scratch().join("alert-rules.toml");
+        std::fs::write(&rules, Drill::rule()).with_context(|| format!("write {}", rules.display()))?;
+        let alerts = self.links.open(ALERTER, ALERTS, self.sink(ALERTS)?.address()).await?;
+        let path = catalogue::sink_path(ALERTS).context("find the path of alerts")?;
+        let environment = vec![
+            ("FORECASTLE_WEBHOOK_URL".to_owned(), format!("http://{alerts}{path}")),
+            ("FORECASTLE_ERROR_DSN".to_owned(), self.error_dsn(ALERTER).await?),
+        ];
+        let (targets, rules) = (targets.join(","), rules.to_string_lossy().into_owned());
+        let arguments = ["alert", "--instance", ALERTER, "--targets", &targets, "--rules", &rules];
+        let patience = ["--every-ms", WATCH_EVERY_MS, "--webhook-timeout-ms", WEBHOOK_TIMEOUT_MS];
+        Ok(self.process(ALERTER, &arguments, &patience.map(str::to_owned), environment))
+    }
+
+    /// Opens the link of `name` to the sink of errors; gives the address of its reports.
+    async fn error_dsn(&self, name: &str) -> Result<String> {
+        let errors = self.links.open(name, ERRORS, self.sink(ERRORS)?.address()).await?;
+        Ok(format!("http://{}@{errors}/{ERROR_PROJECT}", hex::encode(rand::random::<[u8; 16]>())))
+    }
+
     /// Opens the links of `name` to PostgreSQL, Redis and the sink of errors; gives the environment that leads there.
     async fn backends(&self, name: &str) -> Result<Vec<(String, String)>> {
         let postgres = self.links.open(name, POSTGRES, self.postgres.address()).await?;
         let redis = self.links.open(name, RedisControl::NAME, self.redis.address()).await?;
-        let errors = self.links.open(name, ERRORS, self.sink(ERRORS)?.address()).await?;
-        let dsn = format!("http://{}@{errors}/{ERROR_PROJECT}", hex::encode(rand::random::<[u8; 16]>()));
+        let dsn = self.error_dsn(name).await?;
         Ok(vec![
             ("FORECASTLE_DATABASE_URL".to_owned(), self.app_dsn_at(postgres)),
             ("FORECASTLE_REDIS_URL".to_owned(), self.redis.url_at(redis)),
@@ -352,12 +394,26 @@ impl Topology {
         Ok(())
     }
 
-    /// The sink of that name, [`ERRORS`] or [`ANALYTICS`].
+    /// The sink of that name: [`ERRORS`], [`ANALYTICS`] or [`ALERTS`].
     ///
     /// # Errors
     /// If there is none.
     pub fn sink(&self, name: &str) -> Result<&Sink> {
         self.sinks.get(name).with_context(|| format!("find sink {name}"))
+    }
+
+    /// What lets an alert fire although nothing is wrong.
+    #[must_use]
+    pub fn drill(&self) -> &Drill {
+        &self.drill
+    }
+
+    /// The process that watches the others.
+    ///
+    /// # Errors
+    /// If it was not started.
+    pub fn alerter(&self) -> Result<&Arc<SystemProcess>> {
+        self.alerter.as_ref().with_context(|| format!("find process {ALERTER}"))
     }
 
     /// The sinks by name.
@@ -533,7 +589,7 @@ impl Topology {
     /// # Errors
     /// If something stays; everything was tried by then.
     pub async fn stop(&self) -> Result<Vec<String>> {
-        let processes = self.processes();
+        let processes: Vec<_> = self.processes().into_iter().chain(self.alerter.clone()).collect();
         let outcomes = join_all(processes.iter().map(|process| process.terminate(DRAIN_LIMIT))).await;
         let mut undrained = Vec::new();
         let mut failures = Vec::new();

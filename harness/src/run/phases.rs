@@ -25,7 +25,7 @@ use crate::cli::SettingArgs;
 use crate::client::Api;
 use crate::environment::engine::Engine;
 use crate::environment::supervisor::Supervisor;
-use crate::environment::topology::{Topology, TopologySpec};
+use crate::environment::topology::{ALERTER, Topology, TopologySpec};
 use crate::exit_code::EndsWith;
 use crate::experiment::Experiment;
 use crate::judgement::read_history_so_far;
@@ -370,7 +370,7 @@ impl Run<'_> {
             .log_places
             .iter()
             .map(String::as_str)
-            .chain(["migrate", "biller-1", "biller-2"])
+            .chain(["migrate", "biller-1", "biller-2", ALERTER])
             .map(str::to_owned)
             .collect();
         last_look::search_logs(self.directory, &places, &prepared.canaries, &mut self.final_state)?;

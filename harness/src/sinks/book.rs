@@ -1,6 +1,6 @@
 //! What a sink was told: counts, and every body in a file that is searched at the end like a log.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -14,6 +14,9 @@ use serde_json::Value;
 /// Ids of reports that are remembered; more than a run makes.
 const IDS_MAX: usize = 200_000;
 
+/// Names of alerts that are counted apart; more than there are rules.
+const ALERTS_MAX: usize = 1_000;
+
 /// What a sink is spoken to in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Language {
@@ -21,6 +24,8 @@ pub enum Language {
     Envelope,
     /// A batch of events: `{"events": […]}`.
     Batch,
+    /// A notice of the alert process: `{"id": …, "alert": …, "state": …}`.
+    Notice,
 }
 
 /// The record of one sink. Shared; lives as long as the run.
@@ -35,13 +40,29 @@ pub struct SinkBook {
 struct State {
     file: File,
     counts: SinkCounts,
-    /// Ids of reports, which a second try would send again.
+    /// Ids of reports and notices, which a second try would send again.
     ids: BTreeSet<String>,
+    /// Notices by the name of their alert.
+    told_of: BTreeMap<String, u64>,
+}
+
+/// What a request says.
+struct Told {
+    events: u64,
+    id: Option<String>,
+    alert: Option<String>,
 }
 
 #[derive(Deserialize)]
 struct Batch {
     events: Vec<Value>,
+}
+
+#[derive(Deserialize)]
+struct Notice {
+    id: String,
+    alert: String,
+    state: String,
 }
 
 #[derive(Deserialize)]
@@ -63,7 +84,7 @@ impl SinkBook {
     /// If the file cannot be made.
     pub fn open(language: Language, path: &Path) -> Result<Self> {
         let file = File::create(path).with_context(|| format!("make {}", path.display()))?;
-        let state = State { file, counts: SinkCounts::default(), ids: BTreeSet::new() };
+        let state = State { file, counts: SinkCounts::default(), ids: BTreeSet::new(), told_of: BTreeMap::new() };
         Ok(Self { language, path: path.to_owned(), state: Mutex::new(state) })
     }
 
@@ -77,28 +98,33 @@ impl SinkBook {
         &self.path
     }
 
+    /// How many notices about the alert of that name it was told.
+    pub fn notices_of(&self, alert: &str) -> u64 {
+        self.state.lock().expect("sink book lock").told_of.get(alert).copied().unwrap_or_default()
+    }
+
     /// Takes a request in, keeping `body` whatever it says; whether it could be read.
     ///
     /// # Errors
     /// If it cannot be kept: what was not kept is not searched.
     pub(super) fn take(&self, body: &[u8]) -> Result<bool> {
-        let read = match self.language {
-            Language::Envelope => envelope(body).map(|id| (1, Some(id))),
-            Language::Batch => serde_json::from_slice::<Batch>(body)
-                .map(|batch| (batch.events.len() as u64, None))
-                .context("read a batch"),
-        };
+        let read = read(self.language, body);
         let mut guard = self.state.lock().expect("sink book lock");
         let state = &mut *guard;
         state.file.write_all(body).and_then(|()| state.file.write_all(b"\n")).context("keep what a sink was told")?;
         state.counts.requests += 1;
         state.counts.bytes += body.len() as u64;
-        let Ok((events, id)) = read else {
+        let Ok(told) = read else {
             state.counts.unreadable += 1;
             return Ok(false);
         };
-        state.counts.events += events;
-        if let Some(id) = id {
+        state.counts.events += told.events;
+        if let Some(alert) = told.alert
+            && (state.told_of.contains_key(&alert) || state.told_of.len() < ALERTS_MAX)
+        {
+            *state.told_of.entry(alert).or_default() += 1;
+        }
+        if let Some(id) = told.id {
             let is_known = state.ids.contains(&id);
             state.counts.repeated += u64::from(is_known);
             if !is_known && state.ids.len() < IDS_MAX {
@@ -107,6 +133,20 @@ impl SinkBook {
         }
         Ok(true)
     }
+}
+
+fn read(language: Language, body: &[u8]) -> Result<Told> {
+    Ok(match language {
+        Language::Envelope => Told { events: 1, id: Some(envelope(body)?), alert: None },
+        Language::Batch => {
+            let batch: Batch = serde_json::from_slice(body).context("read a batch")?;
+            Told { events: batch.events.len() as u64, id: None, alert: None }
+        }
+        Language::Notice => {
+            let Notice { id, alert, state } = serde_json::from_slice(body).context("read a notice")?;
+            Told { events: 1, id: Some(format!("{id} {state}")), alert: Some(alert) }
+        }
+    })
 }
 
 /// The id of the report in an envelope of three lines: head, item, payload of the length that the item tells.
@@ -156,6 +196,18 @@ mod tests {
         }
         assert_eq!((book.counts().unreadable, book.counts().events), (3, 0));
         assert!(std::fs::read_to_string(book.path()).unwrap().starts_with("who is there\n"));
+    }
+
+    #[test]
+    fn notices_are_counted_by_their_alert_and_repeated_by_id_and_state() {
+        let (book, _folder) = book(Language::Notice);
+        for state in ["firing", "firing", "resolved"] {
+            let notice =
+                format!("{{\"id\":\"drill:drill:1\",\"alert\":\"drill\",\"state\":\"{state}\",\"value\":1.0}}");
+            assert!(book.take(notice.as_bytes()).unwrap());
+        }
+        assert_eq!((book.notices_of("drill"), book.notices_of("queue_age")), (3, 0));
+        assert_eq!((book.counts().events, book.counts().repeated), (3, 1));
     }
 
     #[test]

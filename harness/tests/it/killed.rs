@@ -337,7 +337,7 @@ killed_under! {
     #[ignore = "the long form, for ci/nightly"]
     chaos_nothing_is_left_of_reset_links {
         "postgres-reset" on "postgres",
-        "sink-error" on "apis-errors",
+        "sink-error" on "alert-1-alerts",
         "provider-reset" on "billers-provider",
     }
     #[ignore = "the long form, for ci/nightly"]

@@ -14,5 +14,6 @@ mod killed;
 mod oracle;
 mod points;
 mod provider_faults;
+mod sink_faults;
 mod smoke;
 mod wide_inputs;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use nogo_faults::BoxFuture;
 use nogo_invariants::history::{Proof, ProofKind};
 
+mod alerts;
 mod metrics;
 mod provider;
 mod rates;
@@ -18,6 +19,7 @@ mod strangers;
 mod wire;
 mod workers;
 
+pub use alerts::AlertUnheard;
 pub use metrics::{Counter, CounterRises, SilentReplica, SlowMean};
 pub use provider::{Billing, Events, EventsShow, Told};
 pub use rates::{Exceeds, Measure};
