@@ -86,7 +86,7 @@ pub(crate) fn url(role: &str, port: u16) -> String {
     format!("postgres://{role}@127.0.0.1:{port}/forecastle")
 }
 
-fn initialise(data: &Path) {
+pub(crate) fn initialise(data: &Path) {
     let made = as_server_account(&bin_folder().join("initdb"))
         .args(["-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale=C", "--no-sync", "-D"])
         .arg(data)

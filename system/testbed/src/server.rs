@@ -19,6 +19,7 @@ pub(crate) struct Server {
     pub(crate) port: u16,
     dir: TempDir,
     settings: Vec<String>,
+    was_killed: bool,
 }
 
 impl Server {
@@ -34,9 +35,9 @@ impl Server {
             assert!(given.is_ok_and(|s| s.success()), "no account named postgres: {FIX}");
         }
         fill(&dir.path().join("data"));
-        let (port, settings) = (free_port(), settings.iter().map(|&setting| setting.to_owned()).collect());
+        let (port, settings) = (free_port(), settings.iter().map(|&setting| setting.to_owned()).collect::<Vec<_>>());
         let child = launch(dir.path(), port, &settings);
-        Self { child, port, dir, settings }
+        Self { child, port, dir, settings, was_killed: false }
     }
 
     /// Its first process.
@@ -58,12 +59,14 @@ impl Server {
     pub(crate) fn kill(&mut self) {
         self.signal_all("KILL");
         let _ = self.child.wait();
+        self.was_killed = true;
     }
 
     /// Starts it again on its data and port.
     pub(crate) fn start_again(&mut self) {
         let _ = std::fs::remove_file(self.dir.path().join("data/postmaster.pid"));
         self.child = launch(self.dir.path(), self.port, &self.settings);
+        self.was_killed = false;
     }
 
     /// The server first: then it starts no further child.
@@ -77,6 +80,14 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
+        if self.was_killed && self.dir.path().join("data").is_dir() {
+            // Its shared memory outlived it; only a server that starts on the same data takes it away.
+            let _ = std::fs::remove_file(self.dir.path().join("data/postmaster.pid"));
+            match try_launch(self.dir.path(), self.port, &self.settings) {
+                Ok(child) => self.child = child,
+                Err(_) => return,
+            }
+        }
         // Immediate shutdown: the cluster is thrown away. A frozen one hears it when it goes on.
         signal_pid(self.child.id(), "QUIT");
         self.signal_all("CONT");
@@ -84,7 +95,12 @@ impl Drop for Server {
     }
 }
 
-fn launch(dir: &Path, port: u16, settings: &Vec<String>) -> Child {
+fn launch(dir: &Path, port: u16, settings: &[String]) -> Child {
+    try_launch(dir, port, settings).unwrap_or_else(|why| panic!("{why}"))
+}
+
+/// A server that accepts connections, or why there is none, in its own words.
+fn try_launch(dir: &Path, port: u16, settings: &[String]) -> Result<Child, String> {
     let log = dir.join("log");
     let mut command = as_server_account(&bin_folder().join("postgres"));
     command.arg("-D").arg(dir.join("data")).args(["-p", &port.to_string(), "-k", ""]);
@@ -99,11 +115,10 @@ fn launch(dir: &Path, port: u16, settings: &Vec<String>) -> Child {
         .stdout(Stdio::null())
         .stderr(File::create(&log).expect("make the log"))
         .spawn()
-        .expect("start postgres");
-    if let Err(why) = wait_for_port(&mut child, port, Duration::from_secs(30)) {
-        panic!("postgres {why}: {}", text_of(&log));
-    }
-    child
+        .map_err(|error| format!("start postgres: {error}"))?;
+    wait_for_port(&mut child, port, Duration::from_secs(30))
+        .map_err(|why| format!("postgres {why}: {}", text_of(&log)))?;
+    Ok(child)
 }
 
 pub(crate) fn bin_folder() -> PathBuf {
@@ -121,5 +136,28 @@ pub(crate) fn as_server_account(program: &Path) -> Command {
         command
     } else {
         Command::new(program)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Segments of System V shared memory that a process with this number made; PostgreSQL makes one for its life.
+    fn segments_of(pid: u32) -> usize {
+        let table = std::fs::read_to_string("/proc/sysvipc/shm").expect("read the table of segments");
+        let maker = pid.to_string();
+        table.lines().skip(1).filter(|line| line.split_whitespace().nth(4) == Some(maker.as_str())).count()
+    }
+
+    #[test]
+    fn the_shared_memory_of_a_killed_server_goes_with_it() {
+        let mut server = Server::start(&[], crate::postgres::initialise);
+        let pid = server.pid();
+        assert_eq!(segments_of(pid), 1);
+        server.kill();
+        assert_eq!(segments_of(pid), 1, "it outlives the server");
+        drop(server);
+        assert_eq!(segments_of(pid), 0);
     }
 }
