@@ -94,19 +94,20 @@ async fn the_next_start_cleans(store: &Path, holdings: &Holdings) {
     assert!(!String::from_utf8_lossy(&again.stdout).contains(&holdings.run_id), "once was not enough");
 }
 
-/// When a fault begins, milliseconds: what others need in order to land is hurt last.
+/// When a fault begins, milliseconds: what others need in order to land, and to be felt, is hurt last.
 fn at_ms(fault: &str, target: &str) -> u64 {
     match target {
         // A job has to be under way, while everything else is well.
         _ if matches!(fault, "worker-freeze" | "worker-crash" | "memory-limit") => 1_500,
-        // Others are shown by what an API tells of itself.
-        _ if fault == "descriptors" => 14_000,
+        // Others are shown by what each API tells of itself.
+        _ if fault == "descriptors" => 20_000,
         "clients" => 4_000,
-        "postgres" => 10_000,
-        "redis" => 8_000,
-        "replica-1" | "replica-2" => 7_500,
-        link if catalogue::role_and_store(link).is_some() => 7_000,
-        _ => 6_000,
+        "postgres" => 15_000,
+        "redis" => 12_000,
+        "replica-1" | "replica-2" => 6_000,
+        link if catalogue::role_and_store(link).is_some() => 5_000,
+        worker if worker.starts_with("worker") => 7_000,
+        _ => 10_000,
     }
 }
 
