@@ -17,10 +17,10 @@ const PATHS: [(&str, &str); 3] = [("errors", "/api/*"), ("analytics", "/batch"),
 /// When a busy sink asks to be asked again, seconds.
 const RETRY_AFTER_S: u64 = 1;
 
-// Measured in 18 windows on a machine that others built on: 95 to 99 % of the load succeeded, the rest being refused for its
-// tenants' own limits, and nothing paused for longer than 160 ms; all was told again within 2 s. The alert process tries again
-// after 6.4 s at the latest by the end of a window of 8 s.
-const NOBODY_NOTICES: Tolerance = Tolerance { goodput_ratio_min: 0.93, outage_ms_max: 1_000, recover_ms_max: 20_000 };
+// Measured in 36 windows on a machine that others built on: 94 to 99 % of the load succeeded, the least late in a load of two
+// minutes, when tenants come to their own limits; nothing paused for longer than 220 ms, and all was told again within 2 s. The
+// alert process tries again after 6.4 s at the latest by the end of a window of 8 s.
+const NOBODY_NOTICES: Tolerance = Tolerance { goodput_ratio_min: 0.90, outage_ms_max: 1_000, recover_ms_max: 20_000 };
 
 /// The rows of this family.
 pub(super) const ROWS: &[FaultRow] = &[
