@@ -173,7 +173,7 @@ pub struct MutantsArgs {
     /// Leave out the runs of a bug under the other faults that its row names, each of which ought to reveal it too.
     #[arg(long)]
     pub skip_also: bool,
-    /// Leave out the last run of a bug that needs a fault, under the milder one that its row names.
+    /// Leave out the last runs of a bug that needs a fault, under the milder ones that its row names.
     #[arg(long)]
     pub skip_milder: bool,
     /// Engine for PostgreSQL and Redis.

@@ -11,8 +11,8 @@ use nogo_harness::mutants::trial::{Bench, Fate, Trial};
 
 /// Tries the mutants, or with `--check` only whether their patches apply.
 ///
-/// Exit 0: each was killed by the expected law under each fault of its row, and not under the milder one, or masked as its row
-/// says. 1: one survived, was killed otherwise or not under each, or was revealed by the milder fault already. 2: a patch does not apply or does not build. 3: a run gave no answer.
+/// Exit 0: each was killed by the expected law under each fault of its row, and not under a milder one, or masked as its row
+/// says. 1: one survived, was killed otherwise or not under each, or was revealed by a milder fault already. 2: a patch does not apply or does not build. 3: a run gave no answer.
 pub async fn mutants(cli: &Cli, args: &MutantsArgs) -> Result<ExitCode> {
     let workspace = workspace_root();
     let dir = if args.dir.is_absolute() || args.dir.is_dir() { args.dir.clone() } else { workspace.join(&args.dir) };
@@ -64,9 +64,11 @@ fn check(scratch: &Scratch, catalogue: &Catalogue) -> ExitCode {
 fn line(trial: &Trial) -> String {
     let violated = if trial.violated.is_empty() { "none".to_owned() } else { trial.violated.join(", ") };
     let code = trial.exit_code.map_or("-".to_owned(), |code| code.to_string());
-    let words = match (&trial.milder, trial.fate) {
-        (Some(milder), Fate::RevealedAlready) => format!("revealed already by {}", milder.fault),
-        _ => trial.fate.words().to_owned(),
+    let revealing = trial.milder.iter().filter(|further| !further.violated.is_empty());
+    let revealing: Vec<&str> = revealing.map(|further| further.fault.as_str()).collect();
+    let words = match trial.fate {
+        Fate::RevealedAlready => format!("revealed already by {}", revealing.join(", ")),
+        fate => fate.words().to_owned(),
     };
     let mut line = format!(
         "{:<36} {words:<36} expected {:<24} violated {violated}; exit {code}, {} s",

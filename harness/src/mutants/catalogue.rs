@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 use crate::exit_code::{EndsWith, ExitCode};
 use crate::judgement::SWEEP_OF;
@@ -11,7 +11,7 @@ use nogo_faults::catalogue;
 
 /// What stands for a load without any fault.
 const NO_FAULT: &str = "none";
-/// Stands between one of the other faults and its victim.
+/// Stands between a further fault and its victim.
 const AT: char = '@';
 
 /// One planted bug.
@@ -35,9 +35,10 @@ pub struct Mutant {
     /// Other faults that reveal it, each by itself and by the same law; `FAULT@VICTIM` where the victim matters.
     #[serde(default)]
     pub also: Vec<String>,
-    /// A milder fault of the same kind, under which it must not show; `none` for the load without any.
-    #[serde(default)]
-    pub milder: Option<String>,
+    /// Milder faults of the same kind, or one, under each of which it must not show; `none` for the load without any;
+    /// `FAULT@VICTIM` where the victim matters.
+    #[serde(default, deserialize_with = "one_or_several")]
+    pub milder: Vec<String>,
     /// Where another defence is known to hide the bug: that defence. Survival then counts as masked.
     #[serde(default)]
     pub masked_by: Option<String>,
@@ -50,19 +51,21 @@ impl Mutant {
         self.fault.strip_prefix(SWEEP_OF)
     }
 
-    /// The milder fault with its victim: the row's own, if that fault can be done to it.
-    #[must_use]
-    pub fn milder_at(&self) -> Option<(&str, Option<&str>)> {
-        let milder = self.milder.as_deref()?;
-        Some((milder, self.own_target_of(milder)))
+    /// The milder faults with their victims: the one named behind the `@`, else the row's own, if that fault can be
+    /// done to it.
+    pub fn milder_at(&self) -> impl Iterator<Item = (&str, Option<&str>)> {
+        self.with_victims(&self.milder)
     }
 
-    /// The other faults that reveal it with their victims: the one named behind the `@`, else the row's own, if that
-    /// fault can be done to it.
+    /// The other faults that reveal it, with their victims in the same way.
     pub fn also_at(&self) -> impl Iterator<Item = (&str, Option<&str>)> {
-        self.also.iter().map(|also| match also.split_once(AT) {
+        self.with_victims(&self.also)
+    }
+
+    fn with_victims<'a>(&'a self, named: &'a [String]) -> impl Iterator<Item = (&'a str, Option<&'a str>)> {
+        named.iter().map(|named| match named.split_once(AT) {
             Some((fault, target)) => (fault, Some(target)),
-            None => (also.as_str(), self.own_target_of(also)),
+            None => (named.as_str(), self.own_target_of(named)),
         })
     }
 
@@ -74,16 +77,18 @@ impl Mutant {
     fn problems(&self) -> Vec<String> {
         let is_suite = self.story().is_none() && self.fault != NO_FAULT;
         let named = if is_suite { self.fault.split(',').collect() } else { Vec::new() };
-        let milder = self.milder.as_deref().filter(|milder| *milder != NO_FAULT);
+        let milder: Vec<(&str, Option<&str>)> = self.milder_at().collect();
         let also: Vec<(&str, Option<&str>)> = self.also_at().collect();
-        let all = named.iter().copied().chain(milder).chain(also.iter().map(|(fault, _)| *fault));
+        let gentler = milder.iter().map(|(fault, _)| *fault).filter(|fault| *fault != NO_FAULT);
+        let all = named.iter().copied().chain(gentler).chain(also.iter().map(|(fault, _)| *fault));
         let unknown = all.filter(|name| catalogue::find(name).is_none());
         let mut problems: Vec<String> =
             unknown.map(|name| format!("{}: there is no fault '{name}'", self.id)).collect();
-        if !is_suite && self.milder.is_some() {
+        if !is_suite && !milder.is_empty() {
             problems.push(format!("{} names a milder fault and needs none", self.id));
         }
-        if self.milder.as_deref() == Some(self.fault.as_str()) {
+        let own = (self.fault.as_str(), self.target.as_deref());
+        if milder.contains(&own) {
             problems.push(format!("{}: '{}' is no milder than itself", self.id, self.fault));
         }
         if !is_suite && !also.is_empty() {
@@ -94,24 +99,43 @@ impl Mutant {
         {
             problems.push(format!("{}: {} cannot hurt '{target}'", self.id, self.fault));
         }
-        for (index, (fault, target)) in also.iter().enumerate() {
+        for (fault, target) in also.iter().chain(&milder) {
             if let Some(target) = target
-                && catalogue::find(fault).is_some()
+                && (*fault == NO_FAULT || catalogue::find(fault).is_some())
                 && !can_hurt(fault, target)
             {
                 problems.push(format!("{}: {fault} cannot hurt '{target}'", self.id));
             }
-            if also[..index].contains(&(*fault, *target))
-                || (*fault, *target) == (self.fault.as_str(), self.target.as_deref())
-            {
+        }
+        for (index, further) in also.iter().enumerate() {
+            if also[..index].contains(further) || *further == own {
                 problems.push(format!("{} names '{}' twice", self.id, self.also[index]));
             }
-            if Some((*fault, *target)) == self.milder_at() {
-                problems.push(format!("{}: '{fault}' cannot reveal it and be the milder one", self.id));
+            if milder.contains(further) {
+                problems.push(format!("{}: '{}' cannot reveal it and be the milder one", self.id, further.0));
+            }
+        }
+        for (index, further) in milder.iter().enumerate() {
+            if milder[..index].contains(further) {
+                problems.push(format!("{} names '{}' twice", self.id, self.milder[index]));
             }
         }
         problems
     }
+}
+
+/// A word, or several in a list.
+fn one_or_several<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "expected a fault's name, or a list of them")]
+    enum Named {
+        One(String),
+        Several(Vec<String>),
+    }
+    Ok(match Named::deserialize(deserializer)? {
+        Named::One(name) => vec![name],
+        Named::Several(names) => names,
+    })
 }
 
 /// Whether a fault can be done to this victim.
@@ -191,6 +215,8 @@ impl Catalogue {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use crate::exit_code::exit_code_of;
 
@@ -218,12 +244,32 @@ mod tests {
     #[test]
     fn a_milder_fault_hurts_the_same_victim_where_it_can() {
         let row = |more: &str| toml::from_str::<Table>(&format!("{ROW}{more}").replace("'none'", "'partition'"));
-        let row = |more: &str| row(more).unwrap().mutant.remove(0);
-        assert_eq!(row("").milder_at(), None);
-        let same = row("target = 'api-1-redis'\nmilder = 'link-latency'\n");
-        assert_eq!(same.milder_at(), Some(("link-latency", Some("api-1-redis"))));
-        let other = row("target = 'api-1-redis'\nmilder = 'redis-loss'\n");
-        assert_eq!(other.milder_at(), Some(("redis-loss", None)));
+        let milder = |more: &str| {
+            let row = row(more).unwrap().mutant.remove(0);
+            let owned = row.milder_at().map(|(fault, target)| (fault.to_owned(), target.map(str::to_owned)));
+            owned.collect::<Vec<_>>()
+        };
+        let at = |fault: &str, target: Option<&str>| (fault.to_owned(), target.map(str::to_owned));
+        assert!(milder("").is_empty());
+        let same = milder("target = 'api-1-redis'\nmilder = 'link-latency'\n");
+        assert_eq!(same, [at("link-latency", Some("api-1-redis"))]);
+        assert_eq!(milder("target = 'api-1-redis'\nmilder = 'redis-loss'\n"), [at("redis-loss", None)]);
+        let several = milder("target = 'api-1-redis'\nmilder = ['link-reset@apis-redis', \"none\"]\n");
+        assert_eq!(several, [at("link-reset", Some("apis-redis")), at("none", None)]);
+    }
+
+    #[test]
+    fn every_fault_but_the_placebo_reveals_a_planted_bug() {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("mutants");
+        let mutants = Catalogue::read(&dir, &[]).unwrap().mutants;
+        let own = mutants.iter().flat_map(|mutant| mutant.fault.split(','));
+        let revealing: BTreeSet<&str> =
+            own.chain(mutants.iter().flat_map(|mutant| mutant.also_at().map(|(fault, _)| fault))).collect();
+        let bare: Vec<&str> = catalogue::all()
+            .map(|row| row.name)
+            .filter(|name| *name != "placebo" && !revealing.contains(name))
+            .collect();
+        assert_eq!(bare, [""; 0], "no planted bug shows under them");
     }
 
     #[test]
@@ -245,6 +291,8 @@ mod tests {
         for (fault, more) in [
             ("redis-flush", ""),
             ("redis-flush", "milder = 'none'"),
+            ("redis-flush", "milder = ['redis-slow', 'link-latency@api-1-redis', 'none']"),
+            ("partition", "target = 'api-1-redis'\nmilder = 'partition@api-2-redis'"),
             ("redis-flush,worker-crash", "milder = 'redis-flush'"),
             ("partition", "target = 'api-1-redis'"),
             ("redis-freeze", "also = ['redis-blackhole', 'half-open@api-1-redis']"),
@@ -257,6 +305,10 @@ mod tests {
             ("redis-flsh", "", "no fault 'redis-flsh'"),
             ("redis-flush", "milder = 'redis-slw'", "no fault 'redis-slw'"),
             ("redis-flush", "milder = 'redis-flush'", "no milder than itself"),
+            ("partition", "target = 'api-1-redis'\nmilder = 'partition'", "no milder than itself"),
+            ("redis-flush", "milder = ['none', 'none']", "names 'none' twice"),
+            ("redis-flush", "milder = 'none@redis'", "none cannot hurt 'redis'"),
+            ("redis-flush", "milder = 'half-open@redis'", "half-open cannot hurt 'redis'"),
             ("none", "milder = 'redis-slow'", "needs none"),
             ("sweep/forecast", "milder = 'none'", "needs none"),
             ("partition", "target = 'redis'", "cannot hurt 'redis'"),

@@ -1,7 +1,7 @@
 //! One planted bug: patch, build, a short suite that stops at the kill, and what came of it.
 //!
 //! A bug that needs a fault has further runs. Under each of the other faults that its row names the same law must be
-//! violated. Under the milder one no law may be, else the row's fault is not what reveals it.
+//! violated. Under each milder one no law may be, else the row's fault is not what reveals it.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -28,7 +28,7 @@ pub enum Fate {
     KilledOtherwise,
     /// The law named in the table was violated under the row's fault, and not under each of the others that it names.
     KilledInPart,
-    /// The law named in the table was violated, and under the milder fault that it names one was violated too.
+    /// The law named in the table was violated, and under a milder fault that it names one was violated too.
     RevealedAlready,
     /// Every law held, and the table names the defence that hides it.
     Masked,
@@ -76,8 +76,8 @@ pub struct Trial {
     pub run: Option<String>,
     /// The runs under the other faults that ought to reveal it.
     pub also: Vec<FurtherRun>,
-    /// The run under the milder fault, where there was one.
-    pub milder: Option<FurtherRun>,
+    /// The runs under the milder faults.
+    pub milder: Vec<FurtherRun>,
     /// Seconds for patch, build and suite.
     pub seconds: u64,
     /// What went wrong, where something did.
@@ -127,7 +127,7 @@ pub struct Bench {
     pub seed: u64,
     /// Whether a bug that was killed is tried under the other faults of its row too.
     pub tries_also: bool,
-    /// Whether a bug that was killed is tried under its milder fault too.
+    /// Whether a bug that was killed is tried under its milder faults too.
     pub tries_milder: bool,
 }
 
@@ -146,7 +146,7 @@ impl Bench {
             exit_code: None,
             run: None,
             also: Vec::new(),
-            milder: None,
+            milder: Vec::new(),
             seconds: 0,
             detail: String::new(),
         };
@@ -195,7 +195,7 @@ impl Bench {
         if trial.fate == Fate::Killed && self.tries_also {
             self.run_also(binary, mutant, trial).await?;
         }
-        if trial.fate == Fate::Killed && self.tries_milder && mutant.milder.is_some() {
+        if trial.fate == Fate::Killed && self.tries_milder {
             self.run_milder(binary, mutant, trial).await?;
         }
         Ok(())
@@ -215,18 +215,18 @@ impl Bench {
         Ok(())
     }
 
-    /// The same load under the milder fault: what is revealed there did not need the row's fault.
+    /// The same load under each of the milder faults, all of them whatever comes of one: what is revealed there did not
+    /// need the row's fault.
     async fn run_milder(&self, binary: &Path, mutant: &Mutant, trial: &mut Trial) -> Result<()> {
-        let Some((fault, target)) = mutant.milder_at() else {
-            return Ok(());
-        };
-        let suite = SuiteRun::of(self, binary, fault, target).await.context(mutant.id.clone())?;
-        trial.fate = fate_after_milder(suite.shown());
-        if trial.fate == Fate::Inconclusive {
-            trial.detail = format!("under {fault}: {}", suite.last_words);
+        for (fault, target) in mutant.milder_at() {
+            let suite = SuiteRun::of(self, binary, fault, target).await.context(mutant.id.clone())?;
+            if suite.shown() == Shown::NoAnswer {
+                trial.detail = format!("under {fault}: {}", suite.last_words);
+            }
+            trial.fate = fate_after_milder(trial.fate, suite.shown());
+            let is_killed = fate(mutant, suite.shown(), &suite.violated()) == Fate::Killed;
+            trial.milder.push(FurtherRun::of(&suite, fault, target, is_killed));
         }
-        let is_killed = fate(mutant, suite.shown(), &suite.violated()) == Fate::Killed;
-        trial.milder = Some(FurtherRun::of(&suite, fault, target, is_killed));
         Ok(())
     }
 
@@ -290,12 +290,13 @@ const fn fate_after_another(so_far: Fate, there: Fate) -> Fate {
     }
 }
 
-/// The same for a bug that was killed, after its run under the milder fault.
-const fn fate_after_milder(shown: Shown) -> Fate {
-    match shown {
-        Shown::Violation => Fate::RevealedAlready,
-        Shown::Nothing => Fate::Killed,
-        Shown::NoAnswer => Fate::Inconclusive,
+/// The same for a bug that was killed, after a run under a milder fault: one that reveals it outweighs one that gave no
+/// answer.
+const fn fate_after_milder(so_far: Fate, shown: Shown) -> Fate {
+    match (so_far, shown) {
+        (_, Shown::Violation) => Fate::RevealedAlready,
+        (Fate::Killed, Shown::NoAnswer) => Fate::Inconclusive,
+        (_, Shown::Nothing | Shown::NoAnswer) => so_far,
     }
 }
 
@@ -312,7 +313,7 @@ mod tests {
             fault: "redis-flush".to_owned(),
             target: None,
             also: Vec::new(),
-            milder: Some("redis-slow".to_owned()),
+            milder: vec!["redis-slow".to_owned()],
             masked_by: masked_by.map(str::to_owned),
         }
     }
@@ -344,8 +345,12 @@ mod tests {
 
     #[test]
     fn a_bug_that_a_milder_fault_reveals_is_not_killed_by_its_own() {
-        assert_eq!(fate_after_milder(Shown::Nothing), Fate::Killed);
-        assert_eq!(fate_after_milder(Shown::Violation), Fate::RevealedAlready);
-        assert_eq!(fate_after_milder(Shown::NoAnswer), Fate::Inconclusive);
+        let after =
+            |shown: &[Shown]| shown.iter().fold(Fate::Killed, |so_far, shown| fate_after_milder(so_far, *shown));
+        assert_eq!(after(&[]), Fate::Killed);
+        assert_eq!(after(&[Shown::Nothing, Shown::Nothing]), Fate::Killed);
+        assert_eq!(after(&[Shown::Nothing, Shown::Violation, Shown::NoAnswer]), Fate::RevealedAlready);
+        assert_eq!(after(&[Shown::NoAnswer, Shown::Violation]), Fate::RevealedAlready);
+        assert_eq!(after(&[Shown::NoAnswer, Shown::Nothing]), Fate::Inconclusive);
     }
 }
