@@ -72,7 +72,7 @@ pub(super) const ROWS: &[FaultRow] = &[
         kind: "client_spike",
         targets: CLIENTS,
         what: "for each ordinary operation nine more are due; each client does one at a time",
-        control_proof: "the clients count the operations beyond the ordinary load",
+        control_proof: "the clients count the operations beyond the ordinary load, and those that they had no place left for",
         effect_proof: "the APIs' own counters: twice as many requests a second as before, or more",
         engines: BOTH,
         tolerance: tolerance(70, 4_000, 20_000),

@@ -21,6 +21,11 @@ pub trait Crowd: Send + Sync {
     /// What was done so far, counted as it was done: requests given up, sent twice, connections held, …
     fn done(&self) -> u64;
 
+    /// What was due and was not done, since its clients had no place left for it.
+    fn dropped(&self) -> u64 {
+        0
+    }
+
     /// Ends; returns when nothing more of it will be sent. Once more changes nothing.
     fn end(&self) -> BoxFuture<'_, Result<(), ControlError>>;
 }
@@ -49,7 +54,14 @@ impl Crowding {
     }
 
     fn proof(&self, kind: &str) -> Proof {
-        Proof::new(kind, json!({ "done_by_clients": self.crowd.done(), "servers": self.servers }))
+        let (done, dropped) = (self.crowd.done(), self.crowd.dropped());
+        let detail = json!({
+            "offered_by_clients": done + dropped,
+            "done_by_clients": done,
+            "dropped_by_clients": dropped,
+            "servers": self.servers,
+        });
+        Proof::new(kind, detail)
     }
 }
 
@@ -119,6 +131,9 @@ mod tests {
             let step = u64::from(self.loose.load(Ordering::Relaxed));
             self.count.fetch_add(step, Ordering::Relaxed) + step
         }
+        fn dropped(&self) -> u64 {
+            7
+        }
         fn end(&self) -> BoxFuture<'_, Result<(), ControlError>> {
             self.loose.store(false, Ordering::Relaxed);
             Box::pin(async { Ok(()) })
@@ -141,7 +156,10 @@ mod tests {
         fault.install(&grant).await.expect("install");
         assert!(crowd.count.load(Ordering::Relaxed) >= 5);
         fault.control_proof().await.expect("while it stands");
-        fault.heal().await.expect("heal");
+        let proof = fault.heal().await.expect("heal");
+        let counted = |name: &str| proof.detail[name].as_u64().expect(name);
+        assert_eq!(counted("dropped_by_clients"), 7);
+        assert_eq!(counted("offered_by_clients"), counted("done_by_clients") + 7);
         let healed = crowd.count.load(Ordering::Relaxed);
         fault.heal().await.expect("heal once more");
         assert_eq!(crowd.count.load(Ordering::Relaxed), healed, "more was done after the healing");

@@ -76,6 +76,7 @@ pub struct LoadCrowd {
     servers: Vec<SocketAddr>,
     before: u64,
     sent: Arc<AtomicU64>,
+    dropped: Arc<AtomicU64>,
     under_way: Mutex<Option<(CancellationToken, TaskTracker)>>,
 }
 
@@ -84,7 +85,16 @@ impl LoadCrowd {
     #[must_use]
     pub fn new(load: Arc<Load>, kind: CrowdKind, number: u64, servers: Vec<SocketAddr>) -> Self {
         let before = load.manners().done.load(Ordering::Relaxed);
-        Self { load, kind, number, servers, before, sent: Arc::default(), under_way: Mutex::default() }
+        Self {
+            load,
+            kind,
+            number,
+            servers,
+            before,
+            sent: Arc::default(),
+            dropped: Arc::default(),
+            under_way: Mutex::default(),
+        }
     }
 
     fn manner(&self) -> Option<&AtomicBool> {
@@ -115,8 +125,9 @@ impl LoadCrowd {
             }
             _ => {
                 let plan = self.load.plan_beside(self.number * SPIKE_INDEX, SPIKE);
-                let spike = (Arc::clone(&self.load), stop.clone(), tasks.clone(), Arc::clone(&self.sent));
-                tasks.spawn(async move { spike.0.run_beside(plan, &spike.1, &spike.2, &spike.3).await });
+                let (load, stop, spawning) = (Arc::clone(&self.load), stop.clone(), tasks.clone());
+                let counts = [Arc::clone(&self.sent), Arc::clone(&self.dropped)];
+                tasks.spawn(async move { load.run_beside(plan, &stop, &spawning, counts).await });
             }
         }
         *self.under_way.lock().unwrap_or_else(PoisonError::into_inner) = Some((stop, tasks));
@@ -132,6 +143,10 @@ impl Crowd for LoadCrowd {
     fn done(&self) -> u64 {
         let mannered = self.load.manners().done.load(Ordering::Relaxed).saturating_sub(self.before);
         if self.manner().is_some() { mannered } else { self.sent.load(Ordering::Relaxed) }
+    }
+
+    fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
     }
 
     fn end(&self) -> BoxFuture<'_, Result<(), ControlError>> {
@@ -216,13 +231,14 @@ impl Load {
         }
     }
 
-    /// Operations of `plan` beside the ordinary ones, until stopped; counts those that were started.
+    /// Operations of `plan` beside the ordinary ones, until stopped; counts those that were started, and those dropped for
+    /// want of a place.
     async fn run_beside(
         self: &Arc<Self>,
         plan: Plan,
         stop: &CancellationToken,
         tasks: &TaskTracker,
-        sent: &Arc<AtomicU64>,
+        [sent, dropped]: [Arc<AtomicU64>; 2],
     ) {
         let clock = self.clock();
         let mut first = None;
@@ -234,8 +250,11 @@ impl Load {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep_until(clock.at(intended_ns).into()) => {}
             }
-            // Beyond the places there are clients wait elsewhere: they are not ours to count.
-            let Some(place) = self.place_beside() else { continue };
+            // Beyond the places there are clients wait elsewhere: nobody sees them refused.
+            let Some(place) = self.place_beside() else {
+                dropped.fetch_add(1, Ordering::Relaxed);
+                continue;
+            };
             sent.fetch_add(1, Ordering::Relaxed);
             let load = Arc::clone(self);
             tasks.spawn(async move {
