@@ -19,7 +19,7 @@ use nogo_harness::environment::supervisor::{ProcessSpec, Supervisor};
 use nogo_harness::environment::system_process::SystemProcess;
 use tokio::time::Instant;
 
-use crate::environment_world::World;
+use crate::environment_world::{World, not_exercised};
 
 const LIMIT: Duration = Duration::from_secs(20);
 const LIMITS: ProcessLimits = ProcessLimits { land_ms_max: 10_000, heal_ms_max: 10_000 };
@@ -218,7 +218,7 @@ async fn limits_of_memory_and_of_descriptors_bite_and_heal() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_share_of_one_core_bites_and_heals() {
     if let Err(error) = ControlGroup::can_be_made() {
-        println!("NOT EXERCISED: {error}");
+        not_exercised(None, &error.to_string());
         return;
     }
     let rig = Rig::new().await;
@@ -249,7 +249,7 @@ async fn a_clock_set_apart_bites_and_heals() {
     let library = match clock_library() {
         Ok(library) => library,
         Err(error) => {
-            println!("NOT EXERCISED: {error:#}");
+            not_exercised(None, &format!("{error:#}"));
             return;
         }
     };

@@ -27,7 +27,7 @@ use redis::aio::MultiplexedConnection;
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
 use tokio::time::Instant;
 
-use crate::environment_world::World;
+use crate::environment_world::{World, not_exercised};
 
 pub(crate) const LIMIT: Duration = Duration::from_secs(20);
 pub(crate) const SOON: Duration = Duration::from_millis(700);
@@ -557,7 +557,7 @@ async fn process_disk_full_refuses_statements_and_ends_no_server() {
         let sized = PostgresSpec { data_mib_max: Some(96), ..PostgresSpec::default() };
         let refusal = engine.start_postgres(&sized).await.err().expect("mounted without being root");
         assert!(format!("{refusal:#}").contains("root"), "{refusal:#}");
-        println!("NOT EXERCISED on process: {error:#}");
+        not_exercised(Some("process"), &format!("{error:#}"));
         return;
     }
     a_full_volume(&engine).await;

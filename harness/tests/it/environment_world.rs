@@ -28,15 +28,44 @@ impl World {
         process_engine(&self.run)
     }
 
-    /// None, said aloud, where no container engine with images answers.
+    /// None, said aloud by [`not_exercised`], where no container engine with images answers.
     pub async fn docker_engine(&self) -> Option<DockerEngine> {
         match DockerEngine::connect(Arc::clone(&self.run), &ImageOverrides::default(), false).await {
             Ok(engine) => Some(engine),
             Err(error) => {
-                println!("NOT EXERCISED on docker: {error:#}");
+                not_exercised(Some("docker"), &format!("{error:#}"));
                 None
             }
         }
+    }
+}
+
+/// Says aloud why a test does nothing here, on one engine or on any. The runner hides what a test that passes has said:
+/// so it fails where it must be exercised, which is where `NOGO_MUST_EXERCISE` is 1 and where `NOGO_ENGINE` names its engine.
+pub fn not_exercised(engine: Option<&str>, reason: &str) {
+    let set = |name| std::env::var(name).ok();
+    let on = engine.map(|engine| format!(" on {engine}")).unwrap_or_default();
+    let must = must_exercise(engine, set("NOGO_ENGINE").as_deref(), set("NOGO_MUST_EXERCISE").as_deref());
+    assert!(!must, "not exercised{on}, though it has to be here: {reason}");
+    println!("NOT EXERCISED{on}: {reason}");
+}
+
+fn must_exercise(engine: Option<&str>, asked: Option<&str>, must: Option<&str>) -> bool {
+    must == Some("1") || (engine.is_some() && engine == asked)
+}
+
+#[test]
+fn what_is_asked_for_by_name_or_by_setting_must_be_exercised() {
+    for (engine, asked, must, expected) in [
+        (Some("docker"), None, None, false),
+        (Some("docker"), Some("process"), None, false),
+        (Some("docker"), Some("docker"), None, true),
+        (Some("docker"), Some("process"), Some("1"), true),
+        (None, Some("docker"), None, false),
+        (None, None, Some("0"), false),
+        (None, None, Some("1"), true),
+    ] {
+        assert_eq!(must_exercise(engine, asked, must), expected, "{engine:?} {asked:?} {must:?}");
     }
 }
 
