@@ -11,15 +11,28 @@ use super::{Counter, EffectProbe, Readiness, proof};
 /// In which a rate is measured.
 const WITHIN: Duration = Duration::from_millis(800);
 
+/// A counter that rises faster than before rises by this much a second at least: several times of nothing is no effect.
+const RISE_PER_S_MIN: f64 = 10.0;
+
 /// What is too much.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Measure {
-    /// A counter rises by so many a second.
+    /// A counter rises by so many a second more than before.
     PerSecond(f64),
-    /// A counter rises so many times as fast as before.
+    /// A counter rises so many times as fast as before, and by ten a second.
     Times(f64),
     /// A gauge stands so much higher than before.
     More(f64),
+}
+
+impl Measure {
+    /// What is too much where `before` was measured.
+    fn limit(self, before: f64) -> f64 {
+        match self {
+            Measure::PerSecond(more) | Measure::More(more) => before + more,
+            Measure::Times(times) => (times * before).max(RISE_PER_S_MIN),
+        }
+    }
 }
 
 /// A counter or gauge of the APIs that shows too much of something.
@@ -53,11 +66,7 @@ impl Exceeds {
 
     async fn look(&self) -> Result<(bool, String)> {
         let now = self.now().await?;
-        let limit = match self.measure {
-            Measure::PerSecond(limit) => limit,
-            Measure::Times(times) => times * self.before,
-            Measure::More(more) => self.before + more,
-        };
+        let limit = self.measure.limit(self.before);
         Ok((now >= limit, format!("{now:.0}, {:.0} before; {limit:.0} is too much", self.before)))
     }
 }
@@ -82,5 +91,18 @@ impl EffectProbe for Exceeds {
                 Err(error) => proof(ProofKind::Recovery, &source, false, format!("not read: {error:#}")),
             }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn too_much_counts_from_what_was_before_and_nothing_is_never_too_much() {
+        assert_eq!(Measure::PerSecond(10.0).limit(4.0), 14.0);
+        assert_eq!(Measure::More(60.0).limit(44.0), 104.0);
+        assert_eq!(Measure::Times(2.0).limit(160.0), 320.0);
+        assert_eq!(Measure::Times(2.0).limit(0.0), 10.0);
     }
 }
