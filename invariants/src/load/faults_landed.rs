@@ -122,17 +122,21 @@ fn load_of<'a>(case: &'a Case<'_>) -> impl Iterator<Item = &'a Op<'a>> {
     })
 }
 
-/// Operations of such a kind that were due in the window, as many as the plan of the load offers at any time, and those
+/// Operations that were due in the window, as many as the plan of the load offers at any time, and those
 /// of them that succeeded within the time that an answer may take. By when they were due, and not by when they were
 /// sent: clients who wait ask for less, so that a system which lets everybody wait would seem to serve everybody.
-fn due_and_good(case: &Case<'_>, window: &Window<'_>, is_meant: impl Fn(F) -> bool) -> (u64, u64) {
-    let in_time_ns = case.evidence.manifest.settings.latency_p95_ms_max * 1_000_000;
+fn due_and_good(case: &Case<'_>, window: &Window<'_>) -> (u64, u64) {
     let (mut all, mut good) = (0u64, 0u64);
-    for op in load_of(case).filter(|op| is_meant(op.f()) && window.contains(op.invoke.intended_ns)) {
+    for op in load_of(case).filter(|op| window.contains(op.invoke.intended_ns)) {
         all += 1;
-        good += u64::from(op.is_ok() && op.ended_ns() <= op.invoke.intended_ns + in_time_ns);
+        good += u64::from(op.is_ok() && op.ended_ns() <= op.invoke.intended_ns + in_time_ns(case));
     }
     (all, good)
+}
+
+/// How long an answer may take.
+fn in_time_ns(case: &Case<'_>) -> u64 {
+    case.evidence.manifest.settings.latency_p95_ms_max * 1_000_000
 }
 
 fn judge_goodput(case: &Case<'_>, window: &Window<'_>, found: &mut Finding) {
@@ -140,7 +144,7 @@ fn judge_goodput(case: &Case<'_>, window: &Window<'_>, found: &mut Finding) {
     let Some(floor) = events.iter().find_map(|event| event.goodput_floor_percent) else {
         return;
     };
-    let (all, good) = due_and_good(case, window, |_| true);
+    let (all, good) = due_and_good(case, window);
     if all < GOODPUT_SAMPLES_MIN {
         found.unknown(format!("{} {}: {all} operations in its window are too few", window.id, window.kind));
         return;
@@ -154,13 +158,18 @@ fn judge_goodput(case: &Case<'_>, window: &Window<'_>, found: &mut Finding) {
     }
 }
 
-/// Reads go on where the fault promises it, by caches and by what nobody holds.
+/// Reads go on where the fault promises it, by caches and by what nobody holds. By when they were sent: a client whose
+/// write waits has yet to send its read, and that is the goodput's to judge.
 fn judge_reads(case: &Case<'_>, window: &Window<'_>, found: &mut Finding) {
     let events = &case.timeline.faults[window.id];
     let Some(floor) = events.iter().find_map(|event| event.reads_floor_percent) else {
         return;
     };
-    let (all, good) = due_and_good(case, window, F::is_read);
+    let (mut all, mut good) = (0u64, 0u64);
+    for op in load_of(case).filter(|op| op.f().is_read() && window.contains(op.sent_ns())) {
+        all += 1;
+        good += u64::from(op.is_ok() && op.ended_ns() <= op.sent_ns() + in_time_ns(case));
+    }
     if all < GOODPUT_SAMPLES_MIN {
         found.unknown(format!("{} {}: {all} reads in its window are too few", window.id, window.kind));
         return;
