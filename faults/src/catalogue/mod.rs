@@ -174,7 +174,9 @@ mod tests {
     #[test]
     fn parameters_are_listed_where_rules_read_them_and_nowhere_else() {
         for row in all() {
-            assert_eq!(row.parameters().is_empty(), !row.is_of_rules(), "{}", row.name);
+            // A sink that is out of reach is so for all that it is told: only what it answers may be chosen.
+            let takes_none = !row.is_of_rules() || matches!(row.name, "sink-reset" | "sink-blackhole");
+            assert_eq!(row.parameters().is_empty(), takes_none, "{}", row.name);
         }
     }
 

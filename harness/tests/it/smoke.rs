@@ -90,7 +90,7 @@ fn a_changed_record_is_not_a_pass(store: &Path, run: &str, folder: &Path) {
 const TO_THE_END: &str = r#"load_ms = 24000
 
 [[fault]]
-name = "redis-loss"
+name = "worker-crash"
 at_ms = 8000
 duration_ms = 3000
 when = { operation = "forecast.request", kth = 30 }
@@ -113,7 +113,7 @@ fn smoke_with_a_fault_that_cannot_land_is_inconclusive_and_its_schedule_replays(
     let landed = results.laws.iter().find(|verdict| verdict.law == "faults.landed").unwrap();
     assert_eq!(landed.answer.name(), "unknown", "{}", why(&results));
     let schedule = std::fs::read_to_string(folder.join("schedule.toml")).unwrap();
-    assert!(schedule.contains("placebo") && schedule.contains("redis-loss"), "{schedule}");
+    assert!(schedule.contains("placebo") && schedule.contains("worker-crash"), "{schedule}");
     assert!(!schedule.contains("kth"), "the condition is replaced by the time at which it came: {schedule}");
 
     let again = nogo(store.path(), &["replay", &results.run_id]);
