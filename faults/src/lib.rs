@@ -37,7 +37,7 @@ pub use postgres::{
 pub use process::{
     AnyMoment, Burden, CLOCK_IS_RIGHT, ClockApart, ControlGroup, CpuStarved, DescriptorsExhausted, MemoryExhausted,
     MidJobProbe, ProcessControl, ProcessDrain, ProcessEnding, ProcessFreeze, ProcessIdentity, ProcessKill,
-    ProcessKillLimits, ProcessLimits, RestartStorm, RollingRestart, remove_groups,
+    ProcessKillLimits, ProcessLimits, RestartStorm, RollingRestart, StruckMidRequest, remove_groups,
 };
 pub use protocol::{
     Action, BookLimits, CommitPattern, Every, Follower, HttpPattern, NotInTime, Occurrence, Origin, Outcome, Passed,

@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
-use nogo_faults::catalogue::Family;
 use nogo_faults::{ControlGroup, FaultRow, catalogue};
 
 use crate::environment::clock_library::clock_library;
@@ -11,6 +10,7 @@ use crate::environment::engine::{Engine, EngineKind};
 use crate::environment::links::EXTERNAL_SERVER;
 use crate::exit_code::EndsWith;
 use crate::experiment::Experiment;
+use crate::run::books;
 
 /// Size of the primary's volume in a run that fills it, MiB: several times what a run writes.
 const DATA_MIB: u32 = 512;
@@ -63,15 +63,16 @@ impl Experiment {
     /// Whether a fault needs connections that are followed in their own language.
     #[must_use]
     pub fn follows_protocols(&self) -> bool {
-        let rows = self.faults.iter().filter_map(|name| catalogue::find(name));
-        rows.into_iter().any(FaultRow::is_of_rules)
+        let mut rows = self.faults.iter().filter_map(|name| catalogue::find(name));
+        // A biller is caught in the middle of a request.
+        rows.any(FaultRow::is_of_rules) || self.bills_under_faults()
     }
 
-    /// Whether a fault is one of the payment provider, which then takes part in the load: first charges are left for it.
+    /// Whether a biller is at work in some window, so that the payment provider takes part in the load: first charges are
+    /// left for it.
     #[must_use]
-    pub fn asks_the_provider(&self) -> bool {
-        let rows = self.faults.iter().filter_map(|name| catalogue::find(name));
-        rows.into_iter().any(|row| catalogue::family_of(row) == Family::Provider)
+    pub fn bills_under_faults(&self) -> bool {
+        self.schedule.steps.iter().any(|step| books::has_a_biller(&step.fault, &step.target))
     }
 
     fn asks_for(&self, fault: &str) -> bool {

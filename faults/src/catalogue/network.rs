@@ -2,7 +2,10 @@
 //!
 //! A victim is `<role>-<store>`: a process (`api-1-redis`) or all processes of a role (`apis-postgres`). How much harm is
 //! tolerated depends on the victim: one of two APIs without the primary leaves the other's half (the floor is three quarters
-//! of the least that was measured), both leave what was found authorised a moment ago; Redis and one replica can be done without; workers answer nobody.
+//! of the least that was measured), both leave what was found authorised a moment ago; Redis and one replica can be done without; workers and billers answer nobody.
+//!
+//! A biller is at work in no window of the load but its own, where one is sent on its way. It has no part in the rows that
+//! only slow a link down: a pass has no time that another could be told from.
 
 use super::FaultRow;
 use crate::fault::Tolerance;
@@ -19,6 +22,7 @@ const SILENT: &[&str] = &[
     "worker-1-postgres",
     "worker-2-postgres",
     "workers-postgres",
+    "billers-postgres",
     "api-1-redis",
     "api-2-redis",
     "apis-redis",
@@ -41,7 +45,8 @@ const TO_POSTGRES: &[&str] = &["api-1-postgres", "api-2-postgres", "apis-postgre
 const SHOWN_SILENT: &str = "the proxies list the toxics, and a greeting through each link stays unanswered";
 const SHOWN_LATE: &str = "the proxies list the toxics, and two kilobytes through each link take 25 ms or more";
 const FELT: &str = "an API and the primary: its /readyz fails; Redis: it says that it does without; a replica: it answers no \
-                    read of theirs; workers: they claim nothing though jobs wait";
+                    read of theirs; workers: they claim nothing though jobs wait; billers: a pass does not end within 3 s, or \
+                    fails";
 
 const fn tolerance(goodput_percent_min: u8, outage_ms_max: u64, recover_ms_max: u64) -> Tolerance {
     Tolerance { goodput_ratio_min: goodput_percent_min as f64 / 100.0, outage_ms_max, recover_ms_max }
@@ -151,7 +156,7 @@ pub fn role_and_store(victim: &str) -> Option<(&str, &str)> {
 pub(super) fn tolerance_at(row: &FaultRow, victim: &str) -> Tolerance {
     let worst = row.tolerance;
     let least = match role_and_store(victim) {
-        Some((role, _)) if role.starts_with("worker") => tolerance(90, 2_000, 20_000),
+        Some((role, _)) if role.starts_with("worker") || role.starts_with("biller") => tolerance(90, 2_000, 20_000),
         Some((_, "redis")) => tolerance(80, 3_000, 15_000),
         Some((_, "replica-1" | "replica-2")) => tolerance(85, 2_000, 20_000),
         Some(("apis", _)) | None => worst,
@@ -180,6 +185,6 @@ mod tests {
         let row = ROWS.iter().find(|row| row.name == "partition").expect("a row");
         let floor = |victim| (tolerance_at(row, victim).goodput_ratio_min * 100.0).round() as u64;
         assert_eq!([floor("apis-postgres"), floor("api-1-postgres"), floor("apis-redis")], [6, 33, 80]);
-        assert_eq!(floor("workers-postgres"), 90);
+        assert_eq!([floor("workers-postgres"), floor("billers-postgres")], [90, 90]);
     }
 }

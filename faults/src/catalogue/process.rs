@@ -3,13 +3,21 @@
 //! One of two APIs away leaves the other, and requests go where a connection is taken: the floor stays near all. Workers
 //! answer nobody, so their loss is felt in the queue alone. What an API answers late or not at all while it is starved
 //! is its own half of the load.
-
+//!
+//! Some rows leave the APIs out. Memory that may not grow ends a process once it needs more, which nothing that a request
+//! of the load asks for makes an API do; an hour's jump of its clock ends every token, so that what follows is a refusal
+//! to everybody and no finding. An API that is stopped, and takes connections that it does not answer, has no row yet.
+//!
+//! A biller runs to its end within a moment and answers nobody. Each of its rows sends one on its way and strikes it while
+//! one of its requests is held by a rule of the proxy: what is not caught in the middle has not landed. The victim is
+//! `biller-2`, so that the passes of other windows, which are `biller-1`'s, go on beside it.
 use super::FaultRow;
 use crate::fault::Tolerance;
 
 const BOTH: &[&str] = &["docker", "process"];
 const APIS: &[&str] = &["api-1", "api-2"];
 const WORKERS: &[&str] = &["worker-1", "worker-2"];
+const BILLERS: &[&str] = &["biller-2"];
 const EACH: &[&str] = &["api-1", "api-2", "worker-1", "worker-2"];
 
 const fn tolerance(goodput_percent_min: u8, outage_ms_max: u64, recover_ms_max: u64) -> Tolerance {
@@ -112,8 +120,8 @@ pub(super) const ROWS: &[FaultRow] = &[
     FaultRow {
         name: "descriptors",
         kind: "descriptors",
-        targets: APIS,
-        what: "an API may open no descriptor beyond those it has, so that it accepts no connection",
+        targets: EACH,
+        what: "a process may open no descriptor beyond those it has, so that it accepts no connection",
         control_proof: "/proc shows the limit, and more descriptors open than it allows",
         effect_proof: "a new connection to it is not served within 750 ms",
         engines: BOTH,
@@ -137,6 +145,39 @@ pub(super) const ROWS: &[FaultRow] = &[
         what: "a worker's time of day jumps an hour ahead, and back at the end of the window (libfaketime)",
         control_proof: "the library is among its mappings, and its file says so",
         effect_proof: "the time of day that it tells with its metrics",
+        engines: BOTH,
+        tolerance: tolerance(95, 1_500, 20_000),
+    },
+    FaultRow {
+        name: "biller-crash",
+        kind: "biller_crash",
+        targets: BILLERS,
+        what: "a biller gets SIGKILL once the provider has charged for it and before it hears so; another pass is begun at \
+               the end of the window",
+        control_proof: "the proxy holds the provider's answer to it; pid and start time are gone from /proc",
+        effect_proof: "the provider's book has charges that stand open in app.payments",
+        engines: BOTH,
+        tolerance: tolerance(95, 1_500, 20_000),
+    },
+    FaultRow {
+        name: "biller-drain",
+        kind: "biller_drain",
+        targets: BILLERS,
+        what: "a biller gets SIGTERM once the provider has charged for it and before it hears so, and ends; another pass is \
+               begun at the end of the window",
+        control_proof: "the proxy holds the provider's answer to it; its exit, with its code",
+        effect_proof: "the provider's book has charges that stand open in app.payments",
+        engines: BOTH,
+        tolerance: tolerance(95, 1_500, 20_000),
+    },
+    FaultRow {
+        name: "biller-freeze",
+        kind: "biller_freeze",
+        targets: BILLERS,
+        what: "a biller gets SIGSTOP while it is about to commit, and SIGCONT once the database has long taken its locks \
+               from it; then its COMMIT goes on",
+        control_proof: "the proxy holds its COMMIT; its state in /proc is T, under the same pid and start time",
+        effect_proof: "another biller has settled all that it was to settle, while it stands still",
         engines: BOTH,
         tolerance: tolerance(95, 1_500, 20_000),
     },

@@ -22,6 +22,7 @@ const TO_POSTGRES: &[&str] = &[
     "workers-postgres",
     "worker-1-postgres",
     "worker-2-postgres",
+    "billers-postgres",
 ];
 const TO_REDIS: &[&str] = &["apis-redis", "api-1-redis", "api-2-redis"];
 

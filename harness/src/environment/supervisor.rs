@@ -4,6 +4,7 @@
 //! Each process leads a group of its own, works in the run's scratch directory (by which a sweep
 //! finds it) and writes its log into the run directory. For both engines alike.
 
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
@@ -79,6 +80,8 @@ pub struct ProcessEvent {
 pub struct Finished {
     /// Exit code; none if a signal ended it.
     pub code: Option<i32>,
+    /// The signal that ended it.
+    pub signal: Option<i32>,
     /// Everything on stdout.
     pub stdout: String,
     /// Everything on stderr.
@@ -88,15 +91,15 @@ pub struct Finished {
 }
 
 /// A process on its way to its end.
-pub struct OneShot<'a> {
-    supervisor: &'a Supervisor,
+pub struct OneShot {
+    supervisor: Arc<Supervisor>,
     name: String,
     started: Instant,
     child: Child,
     identity: Option<ProcessIdentity>,
 }
 
-impl OneShot<'_> {
+impl OneShot {
     /// Which process it is; none if it had ended before it could be looked at.
     #[must_use]
     pub fn identity(&self) -> Option<ProcessIdentity> {
@@ -117,6 +120,7 @@ impl OneShot<'_> {
                 self.supervisor.keep_log(&self.name, &stderr)?;
                 Ok(Finished {
                     code: output.status.code(),
+                    signal: output.status.signal(),
                     stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
                     stderr,
                     elapsed: self.started.elapsed(),
@@ -167,7 +171,7 @@ impl Supervisor {
     ///
     /// # Errors
     /// If it cannot be started or exceeds the limit; any exit code is an answer.
-    pub async fn run_to_end(&self, spec: &ProcessSpec, limit: Duration) -> Result<Finished> {
+    pub async fn run_to_end(self: &Arc<Self>, spec: &ProcessSpec, limit: Duration) -> Result<Finished> {
         self.begin(spec)?.finish(limit).await
     }
 
@@ -175,7 +179,7 @@ impl Supervisor {
     ///
     /// # Errors
     /// If it cannot be started.
-    pub fn begin(&self, spec: &ProcessSpec) -> Result<OneShot<'_>> {
+    pub fn begin(self: &Arc<Self>, spec: &ProcessSpec) -> Result<OneShot> {
         let child = self
             .command(spec)
             .stdout(Stdio::piped())
@@ -186,7 +190,8 @@ impl Supervisor {
         if let Some(identity) = identity {
             self.run.record_process(&spec.name, identity)?;
         }
-        Ok(OneShot { supervisor: self, name: spec.name.clone(), started: Instant::now(), child, identity })
+        let supervisor = Arc::clone(self);
+        Ok(OneShot { supervisor, name: spec.name.clone(), started: Instant::now(), child, identity })
     }
 
     /// As [`Self::run_to_end`], for a run that must exit with 0; gives its last stdout line,
@@ -194,7 +199,7 @@ impl Supervisor {
     ///
     /// # Errors
     /// Also if the exit code is another, or the last line is no JSON; with the end of its log.
-    pub async fn run_for_answer(&self, spec: &ProcessSpec, limit: Duration) -> Result<serde_json::Value> {
+    pub async fn run_for_answer(self: &Arc<Self>, spec: &ProcessSpec, limit: Duration) -> Result<serde_json::Value> {
         let finished = self.run_to_end(spec, limit).await?;
         if finished.code != Some(0) {
             let said = last_lines(&finished.stderr);

@@ -26,7 +26,7 @@ use super::replication::wait_until_streaming;
 use super::servers::{PostgresServer, RedisServer, dsn, random_password};
 use super::service_control::{PostgresControl, RedisControl};
 use super::signing_key::SigningKey;
-use super::supervisor::{Finished, ProcessSpec, Supervisor};
+use super::supervisor::{OneShot, ProcessSpec, Supervisor};
 use super::system_process::SystemProcess;
 use super::writing_functions::writing_functions;
 use crate::exit_code::EndsWith;
@@ -445,12 +445,12 @@ impl Topology {
         }
     }
 
-    /// Runs one of [`BILLERS`] once, to `as_of` (RFC 3339), through its own links, at most for `limit`.
+    /// Starts one of [`BILLERS`], which goes once to `as_of` (RFC 3339) through its own links and ends.
     /// Its exit code is an answer: 0 all settled, 5 to be run again.
     ///
     /// # Errors
-    /// If it cannot be started or exceeds the limit.
-    pub async fn bill(&self, biller: &str, as_of: &str, limit: Duration) -> Result<Finished> {
+    /// If it cannot be started.
+    pub fn begin_bill(&self, biller: &str, as_of: &str) -> Result<OneShot> {
         let listen = |server: &str| {
             let mut links = self.links.list().into_iter();
             links.find(|link| link.process == biller && link.server == server).map(|link| link.listen)
@@ -461,7 +461,7 @@ impl Topology {
         let provider = format!("http://{provider}");
         let arguments = ["bill", "--instance", biller, "--provider-url", &provider, "--as-of", as_of];
         let spec = self.process(biller, &arguments, &self.spec.biller_arguments, environment);
-        self.supervisor.run_to_end(&spec, limit).await.context("run the biller")
+        self.supervisor.begin(&spec).context("run the biller")
     }
 
     fn app_dsn_at(&self, address: SocketAddr) -> String {

@@ -23,7 +23,7 @@ use crate::environment::topology::Topology;
 use crate::experiment::Limits;
 use crate::provider::ProviderBook;
 use crate::recorder::Recorder;
-use crate::run::books::Share;
+use crate::run::books::{self, Share};
 use crate::workload::Load;
 
 /// Between two looks of a probe.
@@ -309,11 +309,9 @@ async fn go_through(
     Realised { steps: steps.into_iter().map(|(.., step)| step).collect(), broke_off }
 }
 
-/// Which of the windows that hurt the provider the step is.
+/// Which of the windows with a biller at work the step is.
 fn share_of(index: usize, schedule: &Schedule) -> Share {
-    let of_provider =
-        |step: &&Step| catalogue::find(&step.fault).is_some_and(|row| catalogue::family_of(row) == Family::Provider);
-    let count = |steps: &[Step]| steps.iter().filter(of_provider).count();
+    let count = |steps: &[Step]| steps.iter().filter(|step| books::has_a_biller(&step.fault, &step.target)).count();
     Share { number: count(&schedule.steps[..=index]), of: count(&schedule.steps) }
 }
 

@@ -73,7 +73,7 @@ impl Stage {
         registration: &Arc<Registration>,
         binary: PathBuf,
         clock: RunClock,
-        supervisor: &Supervisor,
+        supervisor: &Arc<Supervisor>,
     ) -> Result<Self> {
         let postgres_spec = PostgresSpec { max_connections: CONNECTIONS_MAX, ..PostgresSpec::default() };
         let redis_spec = RedisSpec::default();
@@ -112,7 +112,7 @@ impl Stage {
         Ok(stage)
     }
 
-    async fn migrate(&mut self, supervisor: &Supervisor) -> Result<()> {
+    async fn migrate(&mut self, supervisor: &Arc<Supervisor>) -> Result<()> {
         let mut admin = self.admin("postgres").await?;
         admin.execute(CREATE_TEMPLATE).await.context("create the template")?;
         let spec = ProcessSpec {

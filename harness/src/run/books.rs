@@ -12,21 +12,25 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use jiff::{SignedDuration, Timestamp};
+use nogo_faults::catalogue::{self, Family};
 use nogo_invariants::final_state::BillingRun;
 use nogo_invariants::history::{ProcessChange, ProcessEvent};
 use sqlx::PgPool;
 
+use crate::environment::supervisor::Finished;
 use crate::environment::topology::{BILLERS, Topology};
 use crate::recorder::Recorder;
 
 /// One pass over all tenants of a suite.
-const PASS_LIMIT: Duration = Duration::from_secs(60);
+pub const PASS_LIMIT: Duration = Duration::from_secs(60);
 /// Passes until every payment is settled.
 const PASSES_MAX: usize = 5;
 /// Every period that holds today has ended by then, and the next one has not.
 const MONTH: SignedDuration = SignedDuration::from_hours(33 * 24);
 /// Exit code of a pass that left a payment unknown or failed.
 const RUN_AGAIN: i32 = 5;
+/// Exit code of a pass that the database did not answer.
+pub(super) const NOT_READY: i32 = 6;
 
 /// First charges made before the load: probes find paid invoices, and no window makes the very first.
 const MADE_BEFORE: usize = 4;
@@ -34,6 +38,18 @@ const MADE_BEFORE: usize = 4;
 /// period begins, and the first begins with the day on which its tenant signed up, there where the tenant is.
 const FIRST_PAYERS: &str = "SELECT (extract(epoch FROM signed_up_at) * 1000000)::bigint FROM app.tenants
     WHERE plan <> 'FREE' AND (signed_up_at AT TIME ZONE time_zone)::time >= '01:00' ORDER BY signed_up_at";
+/// Those of them who had signed up by then and were never asked for anything.
+const STILL_TO_PAY: &str = "SELECT tenant_id::text FROM app.tenants t
+    WHERE plan <> 'FREE' AND (signed_up_at AT TIME ZONE time_zone)::time >= '01:00'
+          AND signed_up_at <= 'epoch'::timestamptz + $1 * interval '1 microsecond'
+          AND NOT EXISTS (SELECT 1 FROM app.payments p WHERE p.tenant_id = t.tenant_id) ORDER BY tenant_id";
+
+/// Whether a window with that fault on that victim has a biller at work, and so charges of its own.
+#[must_use]
+pub fn has_a_biller(fault: &str, target: &str) -> bool {
+    let of_provider = catalogue::find(fault).is_some_and(|row| catalogue::family_of(row) == Family::Provider);
+    of_provider || target.starts_with("biller")
+}
 
 /// One of the windows that the first charges are shared out among.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,12 +93,29 @@ pub async fn time_of(share: Share, wanted: RangeInclusive<usize>, reader: &PgPoo
     Timestamp::from_microsecond(payers[places.end - 1]).context("read when a tenant signed up")
 }
 
+/// Ids of those whose first charges a biller makes on its way to `as_of`.
+///
+/// # Errors
+/// If the tenants cannot be read.
+pub async fn still_to_pay(as_of: Timestamp, reader: &PgPool) -> Result<Vec<String>> {
+    let asked = sqlx::query_scalar(STILL_TO_PAY).bind(as_of.as_microsecond()).fetch_all(reader).await;
+    asked.context("read who is still to pay")
+}
+
 /// One pass to `as_of`.
 ///
 /// # Errors
 /// When the biller cannot be run at all or exceeds its limit.
 pub async fn bill_once(topology: &Topology, recorder: &Recorder, as_of: Timestamp) -> Result<BillingRun> {
-    pass(topology, recorder, BILLERS[0], as_of).await
+    pass(topology, recorder, BILLERS[0], as_of, false).await
+}
+
+/// As [`bill_once`], while a fault stands that may keep the database from answering: a biller then says so and ends.
+///
+/// # Errors
+/// When the biller cannot be run at all or exceeds its limit.
+pub async fn bill_under_fault(topology: &Topology, recorder: &Recorder, as_of: Timestamp) -> Result<BillingRun> {
+    pass(topology, recorder, BILLERS[0], as_of, true).await
 }
 
 /// Brings every tenant past the end of its period: two billers at once, passes until all is settled, and one more that
@@ -92,11 +125,13 @@ pub async fn bill_once(topology: &Topology, recorder: &Recorder, as_of: Timestam
 /// When a pass cannot be run. Payments that stay unsettled after the last pass are recorded, for the billing law to judge.
 pub async fn close_the_month(topology: &Topology, recorder: &Recorder) -> Result<Vec<BillingRun>> {
     let as_of = Timestamp::now().checked_add(MONTH).context("compute the end of the month")?;
-    let (one, two) =
-        tokio::join!(pass(topology, recorder, BILLERS[0], as_of), pass(topology, recorder, BILLERS[1], as_of));
+    let (one, two) = tokio::join!(
+        pass(topology, recorder, BILLERS[0], as_of, false),
+        pass(topology, recorder, BILLERS[1], as_of, false)
+    );
     let mut runs = vec![one?, two?];
     for _ in 0..PASSES_MAX {
-        let again = pass(topology, recorder, BILLERS[0], as_of).await?;
+        let again = pass(topology, recorder, BILLERS[0], as_of, false).await?;
         let settled = again.exit_code == Some(0);
         runs.push(again);
         if settled {
@@ -107,24 +142,34 @@ pub async fn close_the_month(topology: &Topology, recorder: &Recorder) -> Result
     Ok(runs)
 }
 
-async fn pass(topology: &Topology, recorder: &Recorder, biller: &str, as_of: Timestamp) -> Result<BillingRun> {
-    let finished = topology.bill(biller, &as_of.to_string(), PASS_LIMIT).await?;
-    let settled = matches!(finished.code, Some(0 | RUN_AGAIN));
+async fn pass(
+    topology: &Topology,
+    recorder: &Recorder,
+    biller: &str,
+    as_of: Timestamp,
+    is_hurt: bool,
+) -> Result<BillingRun> {
+    let finished = topology.begin_bill(biller, &as_of.to_string())?.finish(PASS_LIMIT).await?;
+    record(recorder, biller, as_of, &finished, is_hurt && finished.code == Some(NOT_READY));
+    if finished.code.is_none() && finished.elapsed >= PASS_LIMIT {
+        bail!("{biller} did not end within {} s", PASS_LIMIT.as_secs());
+    }
+    Ok(BillingRun { as_of_us: as_of.as_microsecond(), exit_code: finished.code, killed_on_purpose: false })
+}
+
+/// Writes a pass that has ended into the history. `is_wanted`: whether the run brought its end about, or its reason.
+pub(super) fn record(recorder: &Recorder, biller: &str, as_of: Timestamp, finished: &Finished, is_wanted: bool) {
     recorder.process(ProcessEvent {
         i: 0,
         t_ns: 0,
         name: biller.to_owned(),
         event: if finished.code.is_some() { ProcessChange::Exited } else { ProcessChange::Killed },
-        planned: settled,
+        planned: is_wanted || matches!(finished.code, Some(0 | RUN_AGAIN)),
         code: finished.code,
-        signal: None,
+        signal: finished.signal,
     });
     let said = finished.stdout.lines().last().unwrap_or_default();
     recorder.note(&format!("{biller} to {as_of}: {said}"));
-    if finished.code.is_none() && finished.elapsed >= PASS_LIMIT {
-        bail!("{biller} did not end within {} s", PASS_LIMIT.as_secs());
-    }
-    Ok(BillingRun { as_of_us: as_of.as_microsecond(), exit_code: finished.code, killed_on_purpose: false })
 }
 
 #[cfg(test)]

@@ -154,7 +154,7 @@ impl Run<'_> {
         spec.clock_library = self.experiment.clock_library()?;
         let epoch = self.recorder.clock().at(0);
         spec.rule_book = self.experiment.follows_protocols().then(|| RuleBook::new(epoch, BookLimits::default()));
-        spec.webhook_secret = self.experiment.asks_the_provider().then(WebhookSecret::generate);
+        spec.webhook_secret = self.experiment.bills_under_faults().then(WebhookSecret::generate);
         spec.api_arguments = arguments(&[
             ("access-ttl-s", shape.access_ttl_s.to_string()),
             ("acquire-timeout-ms", "1000".to_owned()),
@@ -167,6 +167,8 @@ impl Run<'_> {
             ("heartbeat-ms", (shape.lease_ms / 4).to_string()),
             ("poll-ms", "250".to_owned()),
         ]);
+        // What a tenant's lock is to a biller a lease is to a worker.
+        spec.biller_arguments = arguments(&[("idle-transaction-timeout-ms", shape.lease_ms.to_string())]);
         let limit = Duration::from_millis(self.experiment.limits.provision_ms);
         let starting = Topology::start(spec, self.engine, Arc::clone(&self.supervisor));
         let topology = tokio::select! {
@@ -216,7 +218,7 @@ impl Run<'_> {
     /// The first bills are drawn up and paid, so that probes find invoices, and the system is seen to be well.
     async fn steady(&mut self, prepared: &Prepared) -> Result<()> {
         self.enter(Phase::Steady, 0, None, "first bills");
-        let as_of = match self.experiment.asks_the_provider() {
+        let as_of = match self.experiment.bills_under_faults() {
             true => books::time_of(Share::BEFORE, 1..=usize::MAX, &prepared.reader).await?,
             false => jiff::Timestamp::now(),
         };

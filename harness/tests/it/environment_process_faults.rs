@@ -9,16 +9,21 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use nogo_faults::{
-    AnyMoment, BlastRadius, BoxFuture, ClockApart, ControlGroup, CpuStarved, DescriptorsExhausted, Fault, Harm,
-    MemoryExhausted, OutsideRadius, ProcessControl, ProcessDrain, ProcessFreeze, ProcessLimits, ProofError,
-    RestartStorm, RollingRestart, Struck, Tolerance, remove_groups,
+    Action, AnyMoment, BlastRadius, BookLimits, BoxFuture, ClockApart, ControlGroup, CpuStarved, DescriptorsExhausted,
+    Fault, Harm, InstallError, MemoryExhausted, Occurrence, OutsideRadius, Pattern, Place, ProcessControl,
+    ProcessDrain, ProcessFreeze, ProcessKill, ProcessKillLimits, ProcessLimits, ProofError, RedisPattern, RestartStorm,
+    RollingRestart, Rule, RuleBook, Struck, StruckMidRequest, Tolerance, remove_groups,
 };
 use nogo_harness::environment::clock_library::{clock_environment, clock_library};
+use nogo_harness::environment::engine::{Engine, RedisSpec};
+use nogo_harness::environment::links::Links;
 use nogo_harness::environment::registration::group_prefix;
 use nogo_harness::environment::supervisor::{ProcessSpec, Supervisor};
 use nogo_harness::environment::system_process::SystemProcess;
+use redis::AsyncCommands as _;
 use tokio::time::Instant;
 
+use crate::environment_store_faults::redis_at;
 use crate::environment_world::{World, not_exercised};
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -280,4 +285,101 @@ async fn told_s_ahead(traces: &Path) -> i64 {
     let text = std::fs::read_to_string(traces).unwrap();
     let told: i64 = text.lines().last().unwrap().parse().unwrap();
     told - jiff::Timestamp::now().as_second()
+}
+
+/// Counts in Redis, one trace for each answer, and ends when it is asked to.
+const COUNTS: &str = r"trap 'exit 0' TERM; exec 3<>/dev/tcp/127.0.0.1/$PORT
+    printf '*2\r\n$4\r\nAUTH\r\n$%d\r\n%s\r\n' ${#PASSWORD} $PASSWORD >&3; read -r line <&3
+    while printf '*2\r\n$4\r\nINCR\r\n$1\r\nn\r\n' >&3 && read -r line <&3; do echo . >>$NAME; sleep 0.01; done";
+
+/// Holds every answer to that command of `process`.
+fn held(name: &str, process: &str, command: &str) -> Rule {
+    Rule {
+        name: name.to_owned(),
+        role: Some(process.to_owned()),
+        pattern: Pattern::Redis(RedisPattern { command: Some(command.to_owned()), ..RedisPattern::default() }),
+        k: Occurrence::EVERY,
+        place: Place::BeforeClient,
+        action: Action::Hold { ms: None },
+    }
+}
+
+/// Ended, asked to end and stopped between what the server did and what the process heard; healed, nothing is held.
+async fn struck_mid_request(engine: &dyn Engine) {
+    let rig = Rig::new().await;
+    let server = engine.start_redis(&RedisSpec::default()).await.unwrap();
+    let book = RuleBook::new(std::time::Instant::now(), BookLimits::default());
+    let links = Links::start(1, Some(book.clone())).await.unwrap();
+    let port = links.open("counts", "redis", server.address()).await.unwrap().port();
+    let environment =
+        vec![("PORT".to_owned(), port.to_string()), ("PASSWORD".to_owned(), server.password().to_owned())];
+    let counts = rig.supervisor.start(shell("counts", COUNTS, environment)).await.unwrap();
+    let faults: [(&str, Box<dyn Fault>); 3] = [
+        (
+            "crash",
+            Box::new(ProcessKill::new(control(&counts), Arc::new(AnyMoment), ProcessKillLimits::default(), TOLERANCE)),
+        ),
+        ("drain", Box::new(Struck::new(ProcessDrain::new("drain", control(&counts), LIMITS), TOLERANCE))),
+        (
+            "freeze",
+            Box::new(Struck::new(
+                ProcessFreeze::new("freeze", control(&counts), Arc::new(AnyMoment), LIMITS),
+                TOLERANCE,
+            )),
+        ),
+    ];
+    for (name, fault) in faults {
+        assert!(rig.works("counts").await, "{name}: it counts nothing");
+        let life = counts.current_identity();
+        book.plan(&held(name, "counts", "INCR")).unwrap();
+        book.install(name).unwrap();
+        let mut fault = StruckMidRequest::new(fault, book.clone(), name, 5_000);
+        let mut radius = BlastRadius::new(LIMIT);
+        radius.allow_process(rig.neighbour.current_identity().unwrap());
+        radius.grant(&fault, LIMIT).expect_err("granted outside its radius");
+        radius.allow_process(life.unwrap());
+        let proof = fault.install(&radius.grant(&fault, LIMIT).unwrap()).await.unwrap();
+        println!("{name}: {proof:?}");
+        assert_eq!(proof.detail["mid_request"]["kept_from"], "the process");
+        assert!(book.held(name) > 0 || name != "freeze", "{name}: nothing is held");
+        let heard = || std::fs::read_to_string(rig.traces("counts")).unwrap().lines().count();
+        let (before, counted) = (heard(), redis_at(&server.url()).await.get::<_, usize>("n").await.unwrap());
+        assert!(counted > before, "{name}: it has heard of all {counted} that the server did");
+        assert!(!rig.works_within("counts", SOON).await, "{name}: it goes on");
+        assert!(rig.works("neighbour").await, "{name}: its neighbour suffers");
+        fault.control_proof().await.unwrap();
+        fault.heal().await.unwrap();
+        assert!(rig.works("counts").await, "{name}: healed, and it does not count");
+        assert_eq!((book.held(name), counts.current_identity() == life), (0, name == "freeze"), "{name}");
+        fault.heal().await.unwrap();
+        assert!(matches!(fault.control_proof().await, Err(ProofError::NoHarm(_))), "{name}");
+    }
+
+    let life = counts.current_identity().unwrap();
+    book.plan(&held("never", "counts", "GETDEL")).unwrap();
+    book.install("never").unwrap();
+    let drain = Box::new(Struck::new(ProcessDrain::new("drain", control(&counts), LIMITS), TOLERANCE));
+    let mut fault = StruckMidRequest::new(drain, book.clone(), "never", 200);
+    let mut radius = BlastRadius::new(LIMIT);
+    radius.allow_process(life);
+    let missed = fault.install(&radius.grant(&fault, LIMIT).unwrap()).await.expect_err("it was never caught");
+    assert!(matches!(missed, InstallError::ConditionNotMet { .. }), "{missed}");
+    assert!(life.alive(), "it was struck all the same");
+    drop(fault);
+    assert!(book.record("never").unwrap().removed_ns.is_some(), "the rule was left behind");
+    links.close().await.unwrap();
+    server.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn process_faults_strike_in_the_middle_of_a_request_or_not_at_all() {
+    struck_mid_request(&World::new().process_engine()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn docker_faults_strike_in_the_middle_of_a_request_or_not_at_all() {
+    let world = World::new();
+    if let Some(engine) = world.docker_engine().await {
+        struck_mid_request(&engine).await;
+    }
 }

@@ -9,6 +9,7 @@ use nogo_faults::BoxFuture;
 use nogo_invariants::history::{Proof, ProofKind};
 
 mod alerts;
+mod billers;
 mod metrics;
 mod provider;
 mod rates;
@@ -20,6 +21,7 @@ mod wire;
 mod workers;
 
 pub use alerts::AlertUnheard;
+pub use billers::{FirstCharges, MoneyUnrecorded, PassStuck, TakenOver};
 pub use metrics::{Counter, CounterRises, SilentReplica, SlowMean};
 pub use provider::{Billing, Events, EventsShow, Told};
 pub use rates::{Exceeds, Measure};

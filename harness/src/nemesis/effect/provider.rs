@@ -44,7 +44,7 @@ impl Billing {
     fn pass(&self) -> JoinHandle<Option<i32>> {
         let (topology, recorder, as_of) = (Arc::clone(&self.topology), self.recorder.clone(), self.as_of);
         tokio::spawn(async move {
-            let run = books::bill_once(&topology, &recorder, as_of).await;
+            let run = books::bill_under_fault(&topology, &recorder, as_of).await;
             run.inspect_err(|error| recorder.note(&format!("the biller under a fault: {error:#}"))).ok()?.exit_code
         })
     }

@@ -13,13 +13,14 @@ use nogo_faults::{
 use sqlx::PgPool;
 
 use super::effect::EffectProbe;
-use crate::environment::topology::Topology;
+use crate::environment::topology::{BILLERS, Topology};
 use crate::experiment::Limits;
 use crate::provider::ProviderBook;
 use crate::recorder::Recorder;
 use crate::run::books::Share;
 use crate::workload::Load;
 
+mod biller;
 mod client;
 mod network;
 mod placebo;
@@ -78,7 +79,7 @@ pub struct Site<'a> {
     pub recorder: &'a Recorder,
     /// What the payment provider knows.
     pub provider: &'a Arc<ProviderBook>,
-    /// The first charges that are this window's, where it hurts the provider.
+    /// The first charges that are this window's, where a biller is at work in it.
     pub share: Share,
 }
 
@@ -103,9 +104,11 @@ pub async fn plant(site: &Site<'_>) -> Result<Planted> {
     }
 }
 
-/// The processes that a role stands for: itself, or `apis`, `workers`.
+/// The processes that a role stands for: itself, or `apis`, `workers`, `billers`.
 fn processes_of(role: &str, site: &Site<'_>) -> Vec<String> {
-    let names = site.topology.processes().into_iter().map(|process| process.process_name().to_owned());
+    let services = site.topology.processes();
+    let services = services.iter().map(|process| process.process_name());
+    let names = services.chain(BILLERS).map(str::to_owned);
     let of_role = |name: &String| {
         name == role
             || role.strip_suffix('s').and_then(|one| name.strip_prefix(one)).is_some_and(|rest| rest.starts_with('-'))

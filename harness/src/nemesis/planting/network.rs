@@ -1,14 +1,23 @@
 //! Faults of the links between processes and stores, planted.
 
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+
 use anyhow::{Context as _, Result, bail, ensure};
 use nogo_faults::catalogue::role_and_store;
 use nogo_faults::{BlastRadius, FaultRow, Greeting, LinkHarm, LinkShows, Stream, Toxic};
 
 use super::{LINK_MS_MAX, Planted, Site};
 use crate::environment::service_control::RedisControl;
-use crate::environment::topology::POSTGRES;
-use crate::nemesis::effect::{ClaimsNothing, EffectProbe, Readiness, SilentReplica, SlowJobs, SlowMean, Unwell};
+use crate::environment::topology::{BILLERS, POSTGRES};
+use crate::nemesis::effect::{
+    ClaimsNothing, EffectProbe, PassStuck, Readiness, SilentReplica, SlowJobs, SlowMean, Unwell,
+};
+use crate::run::books;
+use crate::run::one_pass::PassingBiller;
 
+/// How many charges a biller makes in one window: as many as it is soon through with.
+const MADE: RangeInclusive<usize> = 1..=8;
 /// Silence that counts as silence, milliseconds.
 const SILENT_MS: u64 = 300;
 /// How late an answer is at least on a link that answers 40 ms late, give or take 10.
@@ -73,6 +82,12 @@ async fn probe(
         });
     }
     let all = site.topology.api_base_urls()?;
+    if role.starts_with("biller") {
+        // One has to be at work, or nobody would feel it.
+        let as_of = books::time_of(site.share, MADE, site.reader).await?;
+        let biller = PassingBiller::new(Arc::clone(site.topology), site.recorder.clone(), BILLERS[0], as_of);
+        return Ok(Box::new(PassStuck::new(biller)));
+    }
     let apis = site.topology.apis().iter().map(|api| api.process_name().to_owned());
     let bases = apis.zip(all.clone()).filter(|(api, _)| processes.contains(api));
     let bases: Vec<String> = bases.map(|(_, base)| base).collect();

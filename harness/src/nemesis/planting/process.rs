@@ -15,6 +15,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::{Planted, Site};
 use crate::environment::registration::group_prefix;
 use crate::environment::system_process::SystemProcess;
+use crate::environment::topology::BILLERS;
 use crate::nemesis::effect::{
     ClaimsNothing, ClockSeen, EffectProbe, LeasesLost, NewConnection, OrphanedJobs, Readiness, SlowAnswers, Unwell,
 };
@@ -53,6 +54,9 @@ pub(super) async fn plant(row: &'static FaultRow, mut radius: BlastRadius, site:
     let target = site.step.target.as_str();
     if target == APIS {
         return rolling_restart(row, radius, site);
+    }
+    if BILLERS.contains(&target) {
+        return super::biller::plant(row, radius, site).await;
     }
     let victim = site.topology.process_named(target)?;
     radius.allow_process(victim.current_identity().with_context(|| format!("find a running {target}"))?);
