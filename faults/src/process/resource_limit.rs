@@ -1,6 +1,6 @@
 //! A limit of the kernel drawn tight around a running process: no further memory, or no further descriptor.
 
-use std::{fs, io, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, fs, io, sync::Arc, time::Duration};
 
 use rustix::process::{Resource, Rlimit, prlimit};
 use serde_json::json;
@@ -34,17 +34,24 @@ impl DescriptorsExhausted {
     fn look_exhausted(&self) -> Result<Proof, String> {
         let struck = self.victim.standing()?;
         let soft = soft_limit(struck, "Max open files")?;
-        let open = fs::read_dir(format!("/proc/{}/fd", struck.pid)).map_err(|error| error.to_string())?.count();
-        if !is_exhausted(soft, open) {
-            return Err(format!("its soft limit is {soft:?}, {open} are open"));
+        let open = open_descriptors(struck).map_err(|error| error.to_string())?;
+        if !is_exhausted(soft, &open) {
+            return Err(format!("its soft limit is {soft:?}, open are {open:?}"));
         }
-        Ok(self.victim.proof("descriptors_exhausted", struck, json!({ "soft_limit": soft, "open": open })))
+        Ok(self.victim.proof("descriptors_exhausted", struck, json!({ "soft_limit": soft, "open": open.len() })))
     }
 }
 
-/// Whether a limit is ours, and so many open descriptors leave none that it would allow.
-fn is_exhausted(soft: Option<u64>, open: usize) -> bool {
-    soft.is_some_and(|soft| soft <= DESCRIPTORS && open as u64 > soft)
+/// Whether a limit is ours, and each number below it is taken: what is opened next would get the limit's own.
+fn is_exhausted(soft: Option<u64>, open: &BTreeSet<u64>) -> bool {
+    soft.is_some_and(|soft| soft <= DESCRIPTORS && (0..soft).all(|number| open.contains(&number)))
+}
+
+/// The numbers of the descriptors that it holds open.
+fn open_descriptors(identity: ProcessIdentity) -> io::Result<BTreeSet<u64>> {
+    fs::read_dir(format!("/proc/{}/fd", identity.pid))?
+        .map(|entry| entry?.file_name().to_string_lossy().parse().map_err(io::Error::other))
+        .collect()
 }
 
 impl Harm for DescriptorsExhausted {
@@ -208,15 +215,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn descriptors_are_exhausted_where_more_are_open_than_the_limit_allows() {
+    fn descriptors_are_exhausted_where_each_number_below_the_limit_is_taken() {
         for (soft, open, exhausted) in [
-            (Some(3), 4, true),
-            (Some(3), 3, false),
-            (Some(3), 0, false),
-            (Some(1_024), 2_000, false),
-            (None, 9, false),
+            (Some(3), &[0, 1, 2, 9][..], true),
+            (Some(3), &[0, 1, 2], true),
+            (Some(3), &[0, 2, 9, 10], false),
+            (Some(3), &[], false),
+            (Some(1_024), &[0, 1, 2], false),
+            (None, &[0, 1, 2], false),
         ] {
-            assert_eq!(is_exhausted(soft, open), exhausted, "{soft:?} with {open} open");
+            let open = open.iter().copied().collect();
+            assert_eq!(is_exhausted(soft, &open), exhausted, "{soft:?} with {open:?} open");
         }
     }
 }
