@@ -41,7 +41,7 @@ impl Manners {
 }
 
 /// Reads that are given up before one is waited for.
-pub(super) const RETRIES: usize = 4;
+pub(super) const RETRIES: u64 = 4;
 /// Slow senders of each API.
 const SLOW_SENDERS: usize = 40;
 /// Between two bytes of a slow sender.

@@ -313,7 +313,7 @@ impl Load {
 
     pub(super) fn quiet_story<'a>(&'a self, tenant: &'a Tenant, instance: usize) -> Story<'a> {
         let intended_ns = self.shared.driver.recorder().clock().now_ns();
-        Story { shared: &self.shared, tenant, instance, intended_ns, hangs_up: false }
+        Story { shared: &self.shared, tenant, instance, intended_ns, hangs_up: None }
     }
 
     /// Requests accepted per tenant label, pending ones among them, as the clients know it.

@@ -115,7 +115,7 @@ async fn plant_data(shared: &Arc<Shared>, tenant: &Tenant) -> anyhow::Result<()>
     let mut rng = shared.randomness.stream(&format!("data/planted-{}", tenant.profile.index));
     let mut client = tenant.clients[0].lock().await;
     let intended_ns = shared.driver.recorder().clock().now_ns();
-    let story = Story { shared, tenant, instance: rng.random_range(0..1_000), intended_ns, hangs_up: false };
+    let story = Story { shared, tenant, instance: rng.random_range(0..1_000), intended_ns, hangs_up: None };
     let simulated = if tenant.profile.plan == "FREE" { 0 } else { 1 };
     for number in 0..2 + simulated {
         let draft = draw_scenario(&mut rng, shared, &tenant.profile, number == 2);

@@ -80,7 +80,10 @@ impl Shared {
             return;
         }
         let gives_up = planned.index.is_multiple_of(2) && self.manners.shows(&self.manners.hang_up);
-        let hangs_up = planned.hangs_up || gives_up;
+        let hangs_up = match planned.hangs_up {
+            _ if gives_up => Some(haste(planned.index / 2)),
+            is_planned => is_planned.then(|| Duration::from_millis(self.spec.hang_up_after_ms)),
+        };
         let story = Story { shared: self, tenant, instance, intended_ns, hangs_up };
         match planned.kind {
             Kind::ReadForecast => story.read_forecast(client, &mut rng).await,
@@ -106,13 +109,20 @@ impl Shared {
     }
 }
 
+/// How long one of a crowd waits that gives up, by a number that goes up: no longer than a quick machine takes to answer,
+/// so that it leaves in the middle of the request, and not always at the same point of it.
+fn haste(number: u64) -> Duration {
+    Duration::from_millis(1 + number % 2)
+}
+
 /// One operation under way.
 pub(super) struct Story<'a> {
     pub(super) shared: &'a Shared,
     pub(super) tenant: &'a Tenant,
     pub(super) instance: usize,
     pub(super) intended_ns: u64,
-    pub(super) hangs_up: bool,
+    /// After how long the client is gone, where it does not wait.
+    pub(super) hangs_up: Option<Duration>,
 }
 
 impl Story<'_> {
@@ -121,9 +131,9 @@ impl Story<'_> {
         call.args = args;
         call.intended_ns = Some(self.intended_ns);
         call.counts = true;
-        if self.hangs_up {
+        if let Some(after) = self.hangs_up {
             call.request.hangs_up = true;
-            call.request.timeout = Duration::from_millis(self.shared.spec.hang_up_after_ms);
+            call.request.timeout = after;
         }
         call
     }
@@ -136,11 +146,11 @@ impl Story<'_> {
         }
         let args = Args { id: id.map(str::to_owned), ..Args::default() };
         let manners = &self.shared.manners;
-        for _ in 0..RETRIES {
+        for attempt in 0..RETRIES {
             if !manners.shows(&manners.retry) {
                 break;
             }
-            let hasty = Story { hangs_up: true, ..*self };
+            let hasty = Story { hangs_up: Some(haste(attempt)), ..*self };
             let done = self.shared.driver.call(hasty.call(client, f, request.clone(), args.clone())).await;
             if done.exchange.answer().is_some() {
                 break;
@@ -264,7 +274,7 @@ impl Story<'_> {
             Some(etag) => self.tenant.learn_version(&known.id, etag, Some(content["input"].clone())),
             // Another client was faster, or this one's own edit went through unseen: read what holds now.
             None if done.status() == Some(412) || done.outcome == Outcome::Info => {
-                let follow_up = Story { intended_ns: self.now_ns(), hangs_up: false, ..*self };
+                let follow_up = Story { intended_ns: self.now_ns(), hangs_up: None, ..*self };
                 let read = follow_up.read(client, F::ScenarioRead, "/v1/scenarios/{id}", Some(&known.id)).await?;
                 if let Some(answer) = read.success()
                     && let Some(etag) = answer.header("etag")
