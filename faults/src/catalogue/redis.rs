@@ -43,7 +43,7 @@ pub(super) const ROWS: &[FaultRow] = &[
         targets: REDIS,
         what: "every answer of Redis comes 80 ms late, give or take 20",
         control_proof: "the proxies list the toxics, and a greeting through each link is answered 60 ms late or more",
-        effect_proof: "/readyz of an API, which makes one trip, takes 60 ms or more",
+        effect_proof: "each of five /readyz of every API, which make one trip, takes 60 ms or more",
         engines: BOTH,
         tolerance: ANSWERS_GO_ON,
     },

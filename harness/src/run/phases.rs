@@ -137,7 +137,11 @@ impl Run<'_> {
         }
     }
 
-    async fn provision(&mut self) -> Result<Arc<Topology>> {
+    /// Starts the servers and the system.
+    ///
+    /// # Errors
+    /// If some part does not start in time.
+    pub async fn provision(&mut self) -> Result<Arc<Topology>> {
         self.enter(
             Phase::Provision,
             0,
@@ -194,7 +198,11 @@ impl Run<'_> {
         Ok(topology)
     }
 
-    async fn seed(&mut self, topology: Arc<Topology>) -> Result<Prepared> {
+    /// Signs up the tenants and makes the load ready.
+    ///
+    /// # Errors
+    /// Where a tenant cannot be seeded.
+    pub async fn seed(&mut self, topology: Arc<Topology>) -> Result<Prepared> {
         self.enter(Phase::Seed, 0, None, &format!("sign up {} tenants", self.experiment.load.tenants));
         let mut canaries = Canaries::new(self.experiment.seed.to_string());
         let profiles = draw_tenants(self.randomness, &self.experiment.load, &mut canaries);
@@ -216,7 +224,10 @@ impl Run<'_> {
     }
 
     /// The first bills are drawn up and paid, so that probes find invoices, and the system is seen to be well.
-    async fn steady(&mut self, prepared: &Prepared) -> Result<()> {
+    ///
+    /// # Errors
+    /// When the biller cannot be run.
+    pub async fn steady(&mut self, prepared: &Prepared) -> Result<()> {
         self.enter(Phase::Steady, 0, None, "first bills");
         let as_of = match self.experiment.bills_under_faults() {
             true => books::time_of(Share::BEFORE, 1..=usize::MAX, &prepared.reader).await?,

@@ -7,13 +7,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use nogo_faults::catalogue::Family;
 use nogo_faults::{
     BlastRadius, Deadlocks, DeadlocksConfig, DiskFull, Fault, FreezeLimits, Greeting, Harm, HeldTransaction,
     HeldTransactionConfig, LinkHarm, LinkResets, LinkResetsConfig, LinkShows, LinksHurt, MaxConnections,
     MaxConnectionsConfig, OutsideRadius, PoolExhaustion, PoolExhaustionConfig, PostgresCrash, PostgresCrashLimits,
-    ProofError, RedisClientKill, RedisDemotion, RedisFlush, RedisMemoryFull, ReplayPause, SerializationConfig,
-    SerializationFailures, ServiceFreeze, SlowStatement, SlowStatementConfig, Stream, Struck, Tolerance, Toxic,
-    WhenFull,
+    ProofError, RedisClientKill, RedisDemotion, RedisFlush, RedisLoss, RedisLossLimits, RedisMemoryFull, ReplayPause,
+    SerializationConfig, SerializationFailures, ServiceFreeze, SlowStatement, SlowStatementConfig, Struck, Tolerance,
+    WhenFull, catalogue,
 };
 use nogo_harness::environment::engine::{Engine, PostgresSpec, RedisSpec};
 use nogo_harness::environment::links::Links;
@@ -22,6 +23,7 @@ use nogo_harness::environment::replication::wait_until_streaming;
 use nogo_harness::environment::servers::{PostgresServer, dsn};
 use nogo_harness::environment::service_control::{DataVolume, PostgresControl, RedisControl};
 use nogo_harness::environment::volume::may_mount;
+use nogo_harness::nemesis::planting::link_harm;
 use redis::AsyncCommands as _;
 use redis::aio::MultiplexedConnection;
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
@@ -306,17 +308,13 @@ async fn refusals(primary: &PostgresServer, app: &str) {
         evict_roles: vec!["app".to_owned()],
         ..PoolExhaustionConfig::new("t4", app, admin_dsn.clone())
     };
-    let mut full = PoolExhaustion::new(config, TOLERANCE).unwrap();
-    let mut radius = BlastRadius::new(LIMIT);
-    radius.allow_address(at[0]);
-    let grant = radius.grant(&full, LIMIT).unwrap();
-    let mut kept = connect(app).await;
-    full.install(&grant).await.unwrap();
-    kept.execute("SELECT 1").await.expect_err("an idle connection was left");
-    assert_eq!(sqlstate(app, "SELECT 1").await, Err("53300".to_owned()));
-    full.heal().await.unwrap();
-    full.heal().await.unwrap();
-    stays().await;
+    let full = PoolExhaustion::new(config, TOLERANCE).unwrap();
+    let kept = tokio::sync::Mutex::new(connect(app).await);
+    let bites = async || {
+        kept.lock().await.execute("SELECT 1").await.expect_err("an idle connection was left");
+        assert_eq!(sqlstate(app, "SELECT 1").await, Err("53300".to_owned()));
+    };
+    fault_goes_through(full, &at, bites, &stays).await;
 
     let used_up = MaxConnections::new(MaxConnectionsConfig {
         id: "t5".to_owned(),
@@ -343,7 +341,7 @@ async fn refusals(primary: &PostgresServer, app: &str) {
     goes_through(used_up, &at, bites, &stays).await;
 }
 
-/// Links to one server hurt, another link to it left alone.
+/// Links to one server hurt as each row hurts them, another link to it left alone.
 async fn links(server: SocketAddr, greeting: Greeting, stays: impl AsyncFn()) {
     let links = Links::start(1, None).await.unwrap();
     let mut hurt = Vec::new();
@@ -351,41 +349,46 @@ async fn links(server: SocketAddr, greeting: Greeting, stays: impl AsyncFn()) {
         hurt.push((format!("{process}-store"), links.open(process, "store", server).await.unwrap()));
     }
     let spared = links.open("worker-1", "store", server).await.unwrap();
-    let both = |toxic| vec![(Stream::Upstream, toxic), (Stream::Downstream, toxic)];
-    let late = Toxic::Latency { latency_ms: 120, jitter_ms: 20 };
-    let silence = Toxic::Timeout { timeout_ms: 0 };
-    let mut harms = vec![
-        ("store-slow", vec![(Stream::Downstream, late)], LinkShows::LateMs(100)),
-        ("store-blackhole", both(silence), LinkShows::SilentMs(300)),
-        ("requests-lost", vec![(Stream::Upstream, silence)], LinkShows::SilentMs(300)),
-        ("answers-lost", vec![(Stream::Downstream, silence)], LinkShows::SilentMs(300)),
-        ("half-open", vec![(Stream::Downstream, Toxic::Blackhole)], LinkShows::SilentMs(300)),
-        ("store-reset", vec![(Stream::Downstream, Toxic::ResetPeer { timeout_ms: 0 })], LinkShows::Broken),
-    ];
-    if greeting == Greeting::Postgres {
-        let slices = Toxic::Slicer { average_bytes: 64, variation_bytes: 32, delay_us: 4_000 };
-        let narrow = Toxic::Bandwidth { rate_kb_per_s: 16 };
-        harms.push(("store-slow-slices", vec![(Stream::Downstream, slices)], LinkShows::LongLateMs(100)));
-        harms.push(("store-slow-narrow", vec![(Stream::Downstream, narrow)], LinkShows::LongLateMs(100)));
-    }
-    for (name, toxics, shows) in harms {
+    let store = if greeting == Greeting::Postgres { "postgres" } else { "redis" };
+    let server_rows = [format!("{store}-slow"), format!("{store}-blackhole")];
+    let rows = catalogue::all().filter(|row| {
+        let of_links = catalogue::family_of(row) == Family::Network;
+        let leads_there = |target: &&str| catalogue::role_and_store(target).is_some_and(|(_, known)| known == store);
+        (of_links && row.targets.iter().any(leads_there)) || server_rows.iter().any(|name| name == row.name)
+    });
+    for row in rows {
+        let name = row.name;
+        let (toxics, shows) = link_harm(row).expect("what the row does to a link");
         let id = name.to_owned();
-        let harm = LinkHarm { name, id, links: hurt.clone(), toxics, shows, greeting, limit_ms: 5_000 };
+        let harm = LinkHarm { name, id, links: hurt.clone(), toxics, shows, greeting, limit_ms: 10_000 };
+        let (late_ms, patience) = match shows {
+            LinkShows::LateMs(ms) | LinkShows::LongLateMs(ms) => (Some(ms), Duration::from_millis(1_500)),
+            LinkShows::SilentMs(_) | LinkShows::Broken => (None, Duration::from_millis(400)),
+        };
         let bites = async || {
             for (_, listen) in &hurt {
-                let patience = Duration::from_millis(if name.starts_with("store-slow") { 1_500 } else { 400 });
                 let met = match shows {
                     LinkShows::LongLateMs(_) => nogo_faults::greet_at_length(*listen, patience).await,
                     _ => nogo_faults::greet(*listen, greeting, patience).await,
                 };
-                let is_late = met.as_ref().is_ok_and(|after| after.as_millis() >= 100);
-                assert!(if name.starts_with("store-slow") { is_late } else { met.is_err() }, "{name}: {met:?}");
+                match late_ms {
+                    Some(late_ms) => {
+                        let after = met.as_ref().map(|after| u64::try_from(after.as_millis()).unwrap());
+                        assert!(after.is_ok_and(|after| after >= late_ms), "{name}: {met:?}");
+                    }
+                    None => assert!(met.is_err(), "{name}: {met:?}"),
+                }
             }
             let mut soonest = LIMIT;
             for _ in 0..5 {
-                soonest = soonest.min(nogo_faults::greet(spared, greeting, LIMIT).await.unwrap());
+                let greeted = match shows {
+                    LinkShows::LongLateMs(_) => nogo_faults::greet_at_length(spared, LIMIT).await,
+                    _ => nogo_faults::greet(spared, greeting, LIMIT).await,
+                };
+                soonest = soonest.min(greeted.unwrap());
             }
-            assert!(soonest.as_millis() < 100, "{name}: the other link is late by {soonest:?}");
+            let well_within = Duration::from_millis(late_ms.unwrap_or(100));
+            assert!(soonest < well_within, "{name}: the other link is late by {soonest:?}");
             stays().await;
         };
         let client = links.client().clone();
@@ -481,7 +484,7 @@ async fn redis_faults(engine: &dyn Engine) {
     };
     let code = |error: redis::RedisError| error.code().map(str::to_owned);
 
-    let freeze = ServiceFreeze::new("redis-freeze", control, Greeting::Redis, FreezeLimits::default());
+    let freeze = ServiceFreeze::new("redis-freeze", control.clone(), Greeting::Redis, FreezeLimits::default());
     let silent = async || assert!(soon(redis_at(&redis.url())).await.is_none(), "a frozen server answered");
     goes_through(freeze, &at, silent, &is_well).await;
 
@@ -530,6 +533,20 @@ async fn redis_faults(engine: &dyn Engine) {
     goes_through(cut, &at, bites, &is_well).await;
 
     links(address, Greeting::Redis, &is_well).await;
+
+    let lost = RedisLoss::new(control, RedisLossLimits::default(), TOLERANCE);
+    let gone = async || {
+        let client = redis::Client::open(redis.url()).unwrap();
+        let met = soon(client.get_multiplexed_async_connection()).await;
+        assert!(met.is_none_or(|met| met.is_err()), "a killed server answers");
+        assert_eq!(redis_at(&other.url()).await.get::<_, i64>("kept").await.unwrap(), 1, "the other one is gone too");
+    };
+    let _: () = redis_at(&redis.url()).await.set("before", 1).await.unwrap();
+    fault_goes_through(lost, &at, gone, &is_well).await;
+    assert!(
+        !redis_at(&redis.url()).await.exists::<_, bool>("before").await.unwrap(),
+        "it is started with nothing in it"
+    );
     redis.stop().await.unwrap();
     other.stop().await.unwrap();
 }

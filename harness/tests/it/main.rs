@@ -1,5 +1,6 @@
 //! Integration tests of the harness, one module per subject.
 
+mod client_faults;
 mod environment_process_faults;
 mod environment_processes;
 mod environment_replicas;
@@ -14,6 +15,8 @@ mod killed;
 mod oracle;
 mod points;
 mod provider_faults;
+mod silent_proofs;
 mod sink_faults;
 mod smoke;
+mod system_rig;
 mod wide_inputs;

@@ -76,15 +76,26 @@ pub struct MoneyUnrecorded {
     pub biller: Arc<PassingBiller>,
 }
 
+impl MoneyUnrecorded {
+    async fn look(&self) -> Result<(bool, String)> {
+        // One that is under way may yet hear of it.
+        let ended = self.biller.look()?;
+        let count = self.charges.unrecorded().await?;
+        let state = if ended.is_some() { "has ended" } else { "is under way" };
+        let what = format!(
+            "{count} charges that the provider has made stand open in the books; {} {state}",
+            self.biller.name()
+        );
+        Ok((ended.is_some() && count > 0, what))
+    }
+}
+
 impl EffectProbe for MoneyUnrecorded {
     fn effect(&mut self) -> BoxFuture<'_, Proof> {
         Box::pin(async move {
             let source = "the provider's book and app.payments";
-            match self.charges.unrecorded().await {
-                Ok(count) => {
-                    let what = format!("{count} charges that the provider has made stand open in the books");
-                    proof(ProofKind::Effect, source, count > 0, what)
-                }
+            match self.look().await {
+                Ok((shows, what)) => proof(ProofKind::Effect, source, shows, what),
                 Err(error) => proof(ProofKind::Effect, source, false, format!("not read: {error:#}")),
             }
         })

@@ -5,12 +5,19 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use nogo_faults::BoxFuture;
 use nogo_invariants::history::{Proof, ProofKind};
+use tokio::time::Instant;
 
 use super::{EffectProbe, Readiness, proof};
 
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 /// Time in which a replica that answers reads answers some, and the others do.
 const READS_WITHIN: Duration = Duration::from_millis(600);
+/// Reads of everybody in that time from which on none of its own is no chance: each replica gets its share of them.
+const READS_MIN: u64 = 10;
+/// In which is measured how fast a counter rises before the fault.
+const BEFORE_WITHIN: Duration = Duration::from_millis(800);
+/// So many times as fast as before it has to rise.
+const TIMES_BEFORE: f64 = 2.0;
 
 /// One counter, summed over the label sets that hold a text, and over all APIs.
 pub struct Counter {
@@ -72,24 +79,36 @@ fn sum_of(text: &str, metric: &str, label: &str) -> f64 {
         .sum()
 }
 
-/// A counter that rises under a fault, and stands still after it.
+/// A counter that rises under a fault as it did not before, and stands still after it.
 pub struct CounterRises {
     counter: Counter,
     before: u64,
+    /// How fast it rose by itself.
+    before_per_s: f64,
+    since: Instant,
     least: u64,
     well: Readiness,
     last: Option<u64>,
 }
 
 impl CounterRises {
-    /// Reads it now, before the fault; it has to rise by `least`. Afterwards `well` must hold.
+    /// Watches it now, before the fault; it has to rise by `least`, and twice as fast as it does by itself. Afterwards `well`
+    /// must hold.
     ///
     /// # Errors
     /// When an API does not tell.
     pub async fn new(counter: Counter, least: u64, well: Readiness) -> Result<Self> {
+        let first = counter.read().await?;
+        tokio::time::sleep(BEFORE_WITHIN).await;
         let before = counter.read().await?;
-        Ok(CounterRises { counter, before, least, well, last: None })
+        let before_per_s = before.saturating_sub(first) as f64 / BEFORE_WITHIN.as_secs_f64();
+        Ok(CounterRises { counter, before, before_per_s, since: Instant::now(), least, well, last: None })
     }
+}
+
+/// By how much a counter has to rise in `elapsed`.
+fn rise_needed(least: u64, before_per_s: f64, elapsed: Duration) -> u64 {
+    least.max((TIMES_BEFORE * before_per_s * elapsed.as_secs_f64()).ceil() as u64)
 }
 
 impl EffectProbe for CounterRises {
@@ -99,8 +118,12 @@ impl EffectProbe for CounterRises {
             match self.counter.read().await {
                 Ok(now) => {
                     let risen = now.saturating_sub(self.before);
-                    let what = format!("risen by {risen} from {} since before the fault", self.before);
-                    proof(ProofKind::Effect, &source, risen >= self.least, what)
+                    let needed = rise_needed(self.least, self.before_per_s, self.since.elapsed());
+                    let what = format!(
+                        "risen by {risen} from {} since before the fault, {:.0} a second before; {needed} is an effect",
+                        self.before, self.before_per_s
+                    );
+                    proof(ProofKind::Effect, &source, risen >= needed, what)
                 }
                 Err(error) => proof(ProofKind::Effect, &source, false, format!("not read: {error:#}")),
             }
@@ -159,7 +182,7 @@ impl EffectProbe for SilentReplica {
             match self.look().await {
                 Ok((its, all)) => {
                     let what = format!("{its} of {all} reads in {} ms", READS_WITHIN.as_millis());
-                    proof(ProofKind::Effect, &source, its == 0 && all > 0, what)
+                    proof(ProofKind::Effect, &source, its == 0 && all >= READS_MIN, what)
                 }
                 Err(error) => proof(ProofKind::Effect, &source, false, format!("not read: {error:#}")),
             }
@@ -188,6 +211,8 @@ pub struct SlowMean {
     well: Readiness,
 }
 
+/// A mean that is twice what it was is later by this much at least: twice nearly nothing is no effect.
+const SLOWER_US_MIN: u64 = 5_000;
 /// Time in which enough is answered for a mean.
 const MEAN_WITHIN: Duration = Duration::from_millis(1_000);
 
@@ -200,8 +225,13 @@ impl SlowMean {
         let seconds = Counter::new(bases.clone(), "http_request_duration_seconds_sum", "")?;
         let count = Counter::new(bases, "http_request_duration_seconds_count", "")?;
         let mut probe = SlowMean { seconds, count, before_us: 0, well };
-        probe.before_us = probe.mean_us().await?;
+        // One moment may be quieter than most.
+        probe.before_us = probe.mean_us().await?.max(probe.mean_us().await?);
         Ok(probe)
+    }
+
+    fn is_slow(&self, now_us: u64) -> bool {
+        now_us >= (2 * self.before_us).max(self.before_us + SLOWER_US_MIN)
     }
 
     async fn mean_us(&self) -> Result<u64> {
@@ -220,7 +250,7 @@ impl EffectProbe for SlowMean {
             match self.mean_us().await {
                 Ok(now_us) => {
                     let what = format!("the mean answer takes {now_us} us, {} before", self.before_us);
-                    proof(ProofKind::Effect, source, now_us >= 2 * self.before_us, what)
+                    proof(ProofKind::Effect, source, self.is_slow(now_us), what)
                 }
                 Err(error) => proof(ProofKind::Effect, source, false, format!("not read: {error:#}")),
             }
@@ -234,7 +264,7 @@ impl EffectProbe for SlowMean {
             match self.mean_us().await {
                 Ok(now_us) => {
                     let what = format!("the mean answer takes {now_us} us, {} before; {said}", self.before_us);
-                    proof(ProofKind::Recovery, source, well && now_us < 2 * self.before_us, what)
+                    proof(ProofKind::Recovery, source, well && !self.is_slow(now_us), what)
                 }
                 Err(error) => proof(ProofKind::Recovery, source, false, format!("not read: {error:#}")),
             }
@@ -245,6 +275,13 @@ impl EffectProbe for SlowMean {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_counter_rises_by_itself_is_no_effect() {
+        let after = Duration::from_secs(4);
+        assert_eq!(rise_needed(3, 0.0, after), 3);
+        assert_eq!(rise_needed(3, 2.5, after), 20);
+    }
 
     #[test]
     fn a_counter_is_summed_over_the_label_sets_that_hold_the_text_and_no_other_metric() {

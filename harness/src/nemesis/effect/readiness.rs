@@ -14,6 +14,8 @@ use super::{EffectProbe, proof};
 
 /// An API that is well answers within this.
 const READY_MS_MAX: u64 = 750;
+/// Questions of one look at whether every answer is late.
+const QUESTIONS: usize = 5;
 /// No answer at all counts as such after this.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 
@@ -22,7 +24,7 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 pub enum Unwell {
     /// It does not say that it is ready, or not in time.
     NotReady,
-    /// It takes at least so many milliseconds.
+    /// Each of its answers takes at least so many milliseconds: a busy machine makes some late, and not all.
     SlowerThanMs(u64),
     /// It is ready and says that Redis does not answer.
     WithoutRedis,
@@ -88,6 +90,19 @@ impl Readiness {
         futures_util::future::join_all(looks).await
     }
 
+    /// The quickest of a few looks at each API.
+    async fn quickest(&self) -> Vec<Look> {
+        let mut quickest = self.look().await;
+        for _ in 1..QUESTIONS {
+            for (kept, again) in quickest.iter_mut().zip(self.look().await) {
+                if again.took_ms < kept.took_ms {
+                    *kept = again;
+                }
+            }
+        }
+        quickest
+    }
+
     /// Whether every API looked at is ready in time, with Redis, and what each said.
     pub async fn all_well(&self) -> (bool, String) {
         let looks = self.look().await;
@@ -103,12 +118,16 @@ impl Readiness {
 impl EffectProbe for Readiness {
     fn effect(&mut self) -> BoxFuture<'_, Proof> {
         Box::pin(async move {
-            let looks = self.look().await;
-            let suffers = looks.iter().filter(|look| look.is_victim).any(|look| match self.unwell {
-                Unwell::NotReady => !look.ready || look.took_ms > READY_MS_MAX,
-                Unwell::SlowerThanMs(ms) => look.took_ms >= ms,
-                Unwell::WithoutRedis => look.ready && !look.redis,
-            });
+            let looks = match self.unwell {
+                Unwell::SlowerThanMs(_) => self.quickest().await,
+                Unwell::NotReady | Unwell::WithoutRedis => self.look().await,
+            };
+            let mut victims = looks.iter().filter(|look| look.is_victim);
+            let suffers = match self.unwell {
+                Unwell::NotReady => victims.any(|look| !look.ready || look.took_ms > READY_MS_MAX),
+                Unwell::SlowerThanMs(ms) => victims.all(|look| look.took_ms >= ms),
+                Unwell::WithoutRedis => victims.any(|look| look.ready && !look.redis),
+            };
             proof(ProofKind::Effect, "GET /readyz", suffers, words(&looks))
         })
     }

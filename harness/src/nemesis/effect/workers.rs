@@ -1,11 +1,18 @@
 //! What the queue shows of a worker: jobs it left behind, leases it lost, claims it no longer makes.
 
+use std::time::Duration;
+
 use nogo_faults::BoxFuture;
 use nogo_invariants::history::{Proof, ProofKind};
 use sqlx::PgPool;
 use sqlx::Row as _;
+use tokio::time::Instant;
 
 use super::{EffectProbe, proof};
+
+/// For so long nobody has extended the leases of orphans: well over the 750 ms after which every suite's workers do
+/// (a quarter of their lease), and less than the lease, after which somebody else takes the jobs over.
+const UNEXTENDED_FOR: Duration = Duration::from_millis(1_500);
 
 /// The jobs that a killed worker held: running under its name, their leases extended by nobody.
 pub struct OrphanedJobs {
@@ -15,6 +22,8 @@ pub struct OrphanedJobs {
     pub worker: String,
     /// The first look, to compare later ones with.
     pub orphans: Vec<Orphan>,
+    /// When it was.
+    since: Instant,
 }
 
 /// A job as a worker left it.
@@ -29,7 +38,7 @@ pub struct Orphan {
 impl OrphanedJobs {
     /// Watches the jobs of `worker`.
     pub fn new(reader: PgPool, worker: String) -> Self {
-        OrphanedJobs { reader, worker, orphans: Vec::new() }
+        OrphanedJobs { reader, worker, orphans: Vec::new(), since: Instant::now() }
     }
 
     async fn held(&self) -> Result<Vec<Orphan>, sqlx::Error> {
@@ -77,18 +86,21 @@ impl EffectProbe for OrphanedJobs {
                     proof(ProofKind::Effect, source, false, format!("{} holds no job", self.worker))
                 }
                 Ok(held) => {
-                    // Held by a process that is gone (the control proof), and unchanged since the look before.
-                    let stuck = !self.orphans.is_empty() && self.orphans.iter().all(|orphan| held.contains(orphan));
-                    let what = format!(
-                        "{} jobs stand running under {}, leases not extended: {stuck}",
-                        held.len(),
-                        self.worker
-                    );
+                    // Held by a process that is gone (the control proof), and unchanged for longer than one that lives
+                    // would leave them.
+                    let unchanged = !self.orphans.is_empty() && self.orphans.iter().all(|orphan| held.contains(orphan));
+                    let jobs = held.len();
                     // A commit may have been under way at the blow; what is held now is what the next look compares with.
-                    if !stuck {
-                        self.orphans = held;
+                    if !unchanged {
+                        (self.orphans, self.since) = (held, Instant::now());
                     }
-                    proof(ProofKind::Effect, source, stuck, what)
+                    let unextended = self.since.elapsed();
+                    let what = format!(
+                        "{jobs} jobs stand running under {}, leases not extended for {} ms",
+                        self.worker,
+                        unextended.as_millis()
+                    );
+                    proof(ProofKind::Effect, source, unextended >= UNEXTENDED_FOR, what)
                 }
             }
         })
@@ -180,8 +192,12 @@ pub struct ClaimsNothing {
     pub workers: Vec<String>,
 }
 
-/// Time in which a worker that works claims something.
-const CLAIMS_WITHIN_MS: i64 = 800;
+/// Time in which a worker that works claims something, though it may be busy with a long job.
+const CLAIMS_WITHIN_MS: i64 = 2_000;
+/// Claims of everybody, or jobs that wait, from which on none of its own is no chance.
+const CLAIMS_MIN: i64 = 8;
+/// Jobs that ended in the last moments from which on the shortest of them says something.
+const JOBS_MIN: i64 = 3;
 
 impl ClaimsNothing {
     /// Claims of these workers in the last moments, and of everybody with the jobs that wait for one since before.
@@ -209,7 +225,7 @@ impl EffectProbe for ClaimsNothing {
         Box::pin(async move {
             let source = "app.job_attempts";
             match self.look().await {
-                Ok((its, all)) => proof(ProofKind::Effect, source, its == 0 && all > 0, self.words(its, all)),
+                Ok((its, all)) => proof(ProofKind::Effect, source, its == 0 && all >= CLAIMS_MIN, self.words(its, all)),
                 Err(error) => proof(ProofKind::Effect, source, false, format!("not read: {error}")),
             }
         })
@@ -237,10 +253,10 @@ pub struct SlowJobs {
 }
 
 impl SlowJobs {
-    /// The shortest time from claim to end among those that ended in the last moments, milliseconds.
-    async fn look(&self) -> Result<Option<i32>, sqlx::Error> {
-        sqlx::query_scalar(
-            "SELECT min(extract(epoch FROM ended_at - claimed_at) * 1000)::integer FROM app.job_attempts
+    /// The shortest time from claim to end among those that ended in the last moments, milliseconds, and how many did.
+    async fn look(&self) -> Result<(Option<i32>, i64), sqlx::Error> {
+        sqlx::query_as(
+            "SELECT min(extract(epoch FROM ended_at - claimed_at) * 1000)::integer, count(*) FROM app.job_attempts
              WHERE split_part(worker, '/', 1) = ANY($1) AND claimed_at > clock_timestamp() - interval '1 s'
                    AND outcome = 'succeeded'",
         )
@@ -255,11 +271,11 @@ impl EffectProbe for SlowJobs {
         Box::pin(async move {
             let source = "app.job_attempts";
             match self.look().await {
-                Ok(Some(ms)) => {
-                    let what = format!("the shortest job of the last second took {ms} ms");
-                    proof(ProofKind::Effect, source, ms >= self.least_ms, what)
+                Ok((Some(ms), jobs)) => {
+                    let what = format!("the shortest of {jobs} jobs of the last second took {ms} ms");
+                    proof(ProofKind::Effect, source, ms >= self.least_ms && jobs >= JOBS_MIN, what)
                 }
-                Ok(None) => proof(ProofKind::Effect, source, false, "no job ended in the last second".to_owned()),
+                Ok((None, _)) => proof(ProofKind::Effect, source, false, "no job ended in the last second".to_owned()),
                 Err(error) => proof(ProofKind::Effect, source, false, format!("not read: {error}")),
             }
         })
@@ -269,11 +285,13 @@ impl EffectProbe for SlowJobs {
         Box::pin(async move {
             let source = "app.job_attempts";
             match self.look().await {
-                Ok(Some(ms)) => {
-                    let what = format!("the shortest job of the last second took {ms} ms");
+                Ok((Some(ms), jobs)) => {
+                    let what = format!("the shortest of {jobs} jobs of the last second took {ms} ms");
                     proof(ProofKind::Recovery, source, ms < self.least_ms, what)
                 }
-                Ok(None) => proof(ProofKind::Recovery, source, false, "no job ended in the last second".to_owned()),
+                Ok((None, _)) => {
+                    proof(ProofKind::Recovery, source, false, "no job ended in the last second".to_owned())
+                }
                 Err(error) => proof(ProofKind::Recovery, source, false, format!("not read: {error}")),
             }
         })

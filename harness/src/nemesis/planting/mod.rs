@@ -7,8 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use nogo_faults::{
-    BlastRadius, Fault, FaultRow, Greeting, LinkHarm, LinkShows, LinksHurt, Step, Stream, Struck, Toxic, catalogue,
-    catalogue::Family,
+    BlastRadius, Fault, FaultRow, Greeting, LinkHarm, LinksHurt, Step, Struck, catalogue, catalogue::Family,
 };
 use sqlx::PgPool;
 
@@ -31,6 +30,7 @@ mod redis;
 mod sink;
 mod wire;
 
+pub use network::link_harm;
 pub use process::SKEW_S;
 
 /// Longest any fault of a suite may stand.
@@ -116,17 +116,11 @@ fn processes_of(role: &str, site: &Site<'_>) -> Vec<String> {
     names.filter(of_role).collect()
 }
 
-/// Harm to every link that leads from the system to `server`.
-fn links_to(
-    row: &FaultRow,
-    site: &Site<'_>,
-    server: &str,
-    toxics: Vec<(Stream, Toxic)>,
-    shows: LinkShows,
-    greeting: Greeting,
-) -> LinkHarm {
+/// What the row does, to every link that leads from the system to `server`.
+fn links_to(row: &FaultRow, site: &Site<'_>, server: &str, greeting: Greeting) -> Result<LinkHarm> {
     let links = site.topology.links().list().into_iter().filter(|link| link.server == server);
-    LinkHarm {
+    let (toxics, shows) = link_harm(row)?;
+    Ok(LinkHarm {
         name: row.name,
         id: format!("f{}", site.number),
         links: links.map(|link| (link.name, link.listen)).collect(),
@@ -134,7 +128,7 @@ fn links_to(
         shows,
         greeting,
         limit_ms: LINK_MS_MAX,
-    }
+    })
 }
 
 /// That harm as a fault on the run's proxies.

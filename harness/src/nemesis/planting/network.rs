@@ -22,6 +22,8 @@ const MADE: RangeInclusive<usize> = 1..=8;
 const SILENT_MS: u64 = 300;
 /// How late an answer is at least on a link that answers 40 ms late, give or take 10.
 const LATE_MS: u64 = 30;
+/// The same for 80 ms, give or take 20.
+const VERY_LATE_MS: u64 = 60;
 /// How late two kilobytes are at least on a link that carries 64 kB/s, or in pieces 1 ms apart.
 const LONG_LATE_MS: u64 = 25;
 
@@ -34,7 +36,7 @@ pub(super) async fn plant(row: &'static FaultRow, radius: BlastRadius, site: &Si
     let links = all.filter(|link| link.server == store && processes.contains(&link.process));
     let links: Vec<_> = links.map(|link| (link.name, link.listen)).collect();
     ensure!(!links.is_empty(), "there is no link of '{role}' to '{store}'");
-    let (toxics, shows) = harm(row)?;
+    let (toxics, shows) = link_harm(row)?;
     let greeting = if store == RedisControl::NAME { Greeting::Redis } else { Greeting::Postgres };
     let id = format!("f{}", site.number);
     let harm = LinkHarm { name: row.name, id, links, toxics, shows, greeting, limit_ms: LINK_MS_MAX };
@@ -42,19 +44,28 @@ pub(super) async fn plant(row: &'static FaultRow, radius: BlastRadius, site: &Si
     Ok(super::on_links(row, radius, site, harm, probe))
 }
 
-/// What is done to each link, and how it shows.
-fn harm(row: &FaultRow) -> Result<(Vec<(Stream, Toxic)>, LinkShows)> {
+/// What the row does to each link that it hurts, and how it shows. Also that of the rows of one server that hurt all links
+/// to it.
+///
+/// # Errors
+/// For a row that hurts no link by toxics.
+pub fn link_harm(row: &FaultRow) -> Result<(Vec<(Stream, Toxic)>, LinkShows)> {
     let silence = Toxic::Timeout { timeout_ms: 0 };
     let (up, down) = (Stream::Upstream, Stream::Downstream);
     let silent = LinkShows::SilentMs(SILENT_MS);
     let long = LinkShows::LongLateMs(LONG_LATE_MS);
     Ok(match row.name {
-        "link-latency" => (vec![(down, Toxic::Latency { latency_ms: 40, jitter_ms: 10 })], LinkShows::LateMs(LATE_MS)),
+        "link-latency" | "postgres-slow" => {
+            (vec![(down, Toxic::Latency { latency_ms: 40, jitter_ms: 10 })], LinkShows::LateMs(LATE_MS))
+        }
+        "redis-slow" => {
+            (vec![(down, Toxic::Latency { latency_ms: 80, jitter_ms: 20 })], LinkShows::LateMs(VERY_LATE_MS))
+        }
         "link-bandwidth" => (vec![(down, Toxic::Bandwidth { rate_kb_per_s: 64 })], long),
         "link-slicing" => {
             (vec![(down, Toxic::Slicer { average_bytes: 64, variation_bytes: 32, delay_us: 1_000 })], long)
         }
-        "partition" => (vec![(up, silence), (down, silence)], silent),
+        "partition" | "postgres-blackhole" | "redis-blackhole" => (vec![(up, silence), (down, silence)], silent),
         "partition-requests" => (vec![(up, silence)], silent),
         "partition-answers" => (vec![(down, silence)], silent),
         "half-open" => (vec![(down, Toxic::Blackhole)], silent),

@@ -7,8 +7,7 @@ use nogo_faults::{
     BlastRadius, Deadlocks, DeadlocksConfig, DiskFull, FaultRow, FreezeLimits, Greeting, HeldTransaction,
     HeldTransactionConfig, LinkResets, LinkResetsConfig, LinkShows, MaxConnections, MaxConnectionsConfig,
     PoolExhaustion, PoolExhaustionConfig, PostgresCrash, PostgresCrashLimits, ReplayPause, SerializationConfig,
-    SerializationFailures, ServiceControl as _, ServiceFreeze, SlowStatement, SlowStatementConfig, Stream, Struck,
-    Toxic,
+    SerializationFailures, ServiceControl as _, ServiceFreeze, SlowStatement, SlowStatementConfig, Struck,
 };
 
 use super::{Planted, Site};
@@ -122,15 +121,11 @@ fn freeze(row: &'static FaultRow, mut radius: BlastRadius, site: &Site<'_>) -> R
 
 /// Every link of the system to the primary hurt.
 fn links(row: &'static FaultRow, radius: BlastRadius, site: &Site<'_>) -> Result<Planted> {
-    let both = |toxic| vec![(Stream::Upstream, toxic), (Stream::Downstream, toxic)];
-    let (toxics, shows, unwell) = match row.name {
-        "postgres-slow" => {
-            let late = Toxic::Latency { latency_ms: 40, jitter_ms: 10 };
-            (vec![(Stream::Downstream, late)], LinkShows::LateMs(30), Unwell::SlowerThanMs(30))
-        }
-        _ => (both(Toxic::Timeout { timeout_ms: 0 }), LinkShows::SilentMs(300), Unwell::NotReady),
+    let harm = super::links_to(row, site, POSTGRES, Greeting::Postgres)?;
+    let unwell = match harm.shows {
+        LinkShows::LateMs(ms) => Unwell::SlowerThanMs(ms),
+        _ => Unwell::NotReady,
     };
-    let harm = super::links_to(row, site, POSTGRES, toxics, shows, Greeting::Postgres);
     Ok(super::on_links(row, radius, site, harm, Box::new(readiness(site, unwell)?)))
 }
 

@@ -114,7 +114,7 @@ async fn probe(
     Ok(match row.name {
         "worker-crash" => Box::new(OrphanedJobs::new(reader, worker)),
         "worker-drain" => Box::new(ClaimsNothing { reader, workers: vec![worker] }),
-        "cpu-starved" => Box::new(SlowAnswers { url: asked_at(victim, is_worker)?, late_ms: STARVED_MS }),
+        "cpu-starved" => Box::new(SlowAnswers::new(asked_at(victim, is_worker)?, STARVED_MS).await),
         "clock-skew" | "clock-step" => {
             let field = if is_worker { "metrics" } else { "address" };
             let url = format!("http://{}/metrics", victim.address(field)?);

@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result, bail};
 use nogo_faults::{
     BlastRadius, Fault, FaultRow, FreezeLimits, Greeting, Harm, LinkShows, RedisClientKill, RedisDemotion, RedisFlush,
-    RedisLoss, RedisLossLimits, RedisMemoryFull, ServiceControl as _, ServiceFreeze, Stream, Struck, Toxic, WhenFull,
+    RedisLoss, RedisLossLimits, RedisMemoryFull, ServiceControl as _, ServiceFreeze, Struck, WhenFull,
 };
 
 use super::{Planted, Site};
@@ -89,14 +89,10 @@ async fn failures(site: &Site<'_>, kind: &str) -> Result<Box<dyn EffectProbe>> {
 
 /// Every link of the system to Redis hurt.
 fn links(row: &'static FaultRow, radius: BlastRadius, site: &Site<'_>) -> Result<Planted> {
-    let both = |toxic| vec![(Stream::Upstream, toxic), (Stream::Downstream, toxic)];
-    let (toxics, shows, unwell) = match row.name {
-        "redis-slow" => {
-            let late = Toxic::Latency { latency_ms: 80, jitter_ms: 20 };
-            (vec![(Stream::Downstream, late)], LinkShows::LateMs(60), Unwell::SlowerThanMs(60))
-        }
-        _ => (both(Toxic::Timeout { timeout_ms: 0 }), LinkShows::SilentMs(300), Unwell::WithoutRedis),
+    let harm = super::links_to(row, site, RedisControl::NAME, Greeting::Redis)?;
+    let unwell = match harm.shows {
+        LinkShows::LateMs(ms) => Unwell::SlowerThanMs(ms),
+        _ => Unwell::WithoutRedis,
     };
-    let harm = super::links_to(row, site, RedisControl::NAME, toxics, shows, Greeting::Redis);
     Ok(super::on_links(row, radius, site, harm, Box::new(readiness(site, unwell)?)))
 }
