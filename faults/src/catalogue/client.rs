@@ -8,6 +8,8 @@ use crate::fault::Tolerance;
 
 const BOTH: &[&str] = &["docker", "process"];
 const CLIENTS: &[&str] = &["clients"];
+/// What a crowd comes back to after a restart.
+const APIS: &[&str] = &["apis"];
 
 const fn tolerance(goodput_percent_min: u8, outage_ms_max: u64, recover_ms_max: u64) -> Tolerance {
     Tolerance { goodput_ratio_min: goodput_percent_min as f64 / 100.0, outage_ms_max, recover_ms_max }
@@ -19,7 +21,7 @@ pub(super) const ROWS: &[FaultRow] = &[
         name: "client-hang-ups",
         kind: "client_hang_ups",
         targets: CLIENTS,
-        what: "every second operation is given up by its client where no answer has come after 4 ms, in the middle of the request",
+        what: "every second operation is given up by its client where no answer has come within one or two ms, in the middle of the request",
         control_proof: "the clients count what they gave up",
         effect_proof: "the APIs' own counters: ten requests a second more than before given up",
         engines: BOTH,
@@ -50,7 +52,7 @@ pub(super) const ROWS: &[FaultRow] = &[
         name: "client-retry-storm",
         kind: "client_retry_storm",
         targets: CLIENTS,
-        what: "every read without an answer after 4 ms is given up and asked for again at once, up to four times, before its \
+        what: "every read without an answer within one or two ms is given up and asked for again at once, up to four times, before its \
                client waits",
         control_proof: "the clients count what they asked for again",
         effect_proof: "the APIs' own counters: ten requests a second more than before given up",
@@ -60,9 +62,10 @@ pub(super) const ROWS: &[FaultRow] = &[
     FaultRow {
         name: "client-herd",
         kind: "client_herd",
-        targets: CLIENTS,
-        what: "every client logs in and reads its dashboard and lists at once, and again as soon as all have",
-        control_proof: "the clients count their logins",
+        targets: APIS,
+        what: "all APIs get SIGKILL and are started again; once they are ready every client logs in and reads its dashboard and \
+               lists at once, and again as soon as all have",
+        control_proof: "each API has another pid and start time and is ready; the clients count their logins",
         effect_proof: "the APIs' own counters: ten logins a second more than before",
         engines: BOTH,
         tolerance: tolerance(75, 3_000, 15_000),

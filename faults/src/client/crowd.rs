@@ -2,12 +2,13 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
     blast_radius::Target,
     fault::{BoxFuture, ControlError, HealError, InstallError, Proof, ProofError},
     harm::{Harm, Wait, refused, unhealed},
+    process::{AllRestarted, ProcessControl, ProcessLimits},
 };
 
 /// In which a crowd that has ended does nothing more.
@@ -38,6 +39,9 @@ pub struct Crowding {
     /// So much must have been done before it counts.
     least: u64,
     limit_ms: u64,
+    /// What is restarted before the crowd comes.
+    restarts: Option<AllRestarted>,
+    restarted: Value,
     standing: bool,
 }
 
@@ -50,17 +54,27 @@ impl Crowding {
         least: u64,
         limit_ms: u64,
     ) -> Self {
-        Self { name, crowd, servers, least, limit_ms, standing: false }
+        Self { name, crowd, servers, least, limit_ms, restarts: None, restarted: Value::Null, standing: false }
+    }
+
+    /// Kills the processes behind `controls` first, and lets the crowd loose once all of them are ready again.
+    #[must_use]
+    pub fn after_a_restart(mut self, controls: Vec<Arc<dyn ProcessControl>>, limits: ProcessLimits) -> Self {
+        self.restarts = Some(AllRestarted::new(self.name, controls, limits));
+        self
     }
 
     fn proof(&self, kind: &str) -> Proof {
         let (done, dropped) = (self.crowd.done(), self.crowd.dropped());
-        let detail = json!({
+        let mut detail = json!({
             "offered_by_clients": done + dropped,
             "done_by_clients": done,
             "dropped_by_clients": dropped,
             "servers": self.servers,
         });
+        if !self.restarted.is_null() {
+            detail["restarted"] = self.restarted.clone();
+        }
         Proof::new(kind, detail)
     }
 }
@@ -72,10 +86,14 @@ impl Harm for Crowding {
 
     fn targets(&self) -> Vec<Target> {
         let target = |(name, address): &(String, SocketAddr)| Target::Service { name: name.clone(), address: *address };
-        self.servers.iter().map(target).collect()
+        let restarted = self.restarts.iter().flat_map(AllRestarted::targets);
+        self.servers.iter().map(target).chain(restarted).collect()
     }
 
     async fn strike(&mut self) -> Result<Proof, InstallError> {
+        if let Some(restarts) = &mut self.restarts {
+            self.restarted = restarts.strike().await?;
+        }
         self.standing = true;
         self.crowd.begin().await.map_err(refused("let the clients loose"))?;
         let wait = Wait::of_ms(self.limit_ms);
@@ -95,6 +113,9 @@ impl Harm for Crowding {
 
     async fn undo(&mut self) -> Result<Proof, HealError> {
         self.crowd.end().await.map_err(unhealed("call the clients off"))?;
+        if let Some(restarts) = &self.restarts {
+            restarts.undo().await?;
+        }
         let wait = Wait::of_ms(self.limit_ms);
         loop {
             let before = self.crowd.done();

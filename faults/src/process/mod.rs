@@ -1,5 +1,6 @@
 //! Harm to processes: ended, asked to end, stopped, starved, or told the wrong time.
 
+mod all_restarted;
 mod clock;
 mod control;
 mod control_group;
@@ -15,6 +16,7 @@ mod rolling;
 mod storm;
 mod victim;
 
+pub(crate) use all_restarted::AllRestarted;
 pub use clock::{CLOCK_IS_RIGHT, ClockApart};
 pub use control::{AnyMoment, Burden, MidJobProbe, ProcessControl, ProcessEnding};
 pub use control_group::{ControlGroup, remove_groups};

@@ -1,9 +1,11 @@
 //! Each fault of clients in the whole system, as in a run: refused outside its radius, felt by the APIs, healed, over.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use nogo_faults::catalogue::Family;
-use nogo_faults::{BlastRadius, OutsideRadius, ProofError, catalogue};
+use nogo_faults::{BlastRadius, OutsideRadius, ProcessIdentity, ProofError, catalogue};
+use nogo_harness::environment::system_process::SystemProcess;
 use nogo_harness::nemesis::planting::Planted;
 use nogo_harness::run::books::Share;
 use tokio::net::{TcpListener, TcpStream};
@@ -49,6 +51,7 @@ async fn goes_through(ground: &Ground<'_>, case: Case) {
     // A server that is no API of the run: nobody of the crowd asks it anything.
     let bystander = TcpListener::bind("127.0.0.1:0").await.unwrap();
 
+    let (apis, workers) = lives(ground);
     planted.fault.install(&grant).await.unwrap_or_else(|error| panic!("{name}: install: {error}"));
     let felt = seen(&mut planted, false, effect_limit).await;
     let felt = felt.unwrap_or_else(|last| panic!("{name}: not felt within {effect_limit:?}: {last}"));
@@ -67,7 +70,17 @@ async fn goes_through(ground: &Ground<'_>, case: Case) {
     assert!(matches!(harm, ProofError::NoHarm(_)), "{name}: {harm}");
     planted.fault.install(&grant).await.expect_err("a used fault was installed again");
     assert!(nobody_asked(&bystander).await, "{name}: a stranger's server was asked");
+    let (apis_now, workers_now) = lives(ground);
+    let restarted = apis.iter().zip(&apis_now).filter(|(before, now)| before != now).count();
+    assert_eq!(restarted, if name == "client-herd" { apis.len() } else { 0 }, "{name}: restarted APIs");
+    assert_eq!(workers, workers_now, "{name}: a worker was restarted");
     println!("{name}: {felt}; after it: {over}");
+}
+
+/// Which incarnations of the APIs and of the workers run.
+fn lives(ground: &Ground<'_>) -> (Vec<Option<ProcessIdentity>>, Vec<Option<ProcessIdentity>>) {
+    let of = |processes: &[Arc<SystemProcess>]| processes.iter().map(|process| process.current_identity()).collect();
+    (of(ground.prepared.topology.apis()), of(ground.prepared.topology.workers()))
 }
 
 /// Whether the first to connect to this server is who asks here.

@@ -286,21 +286,19 @@ killed_under! {
         "redis-eviction" on "redis",
         "api-drain" on "api-2",
         "link-latency" on "api-1-redis",
-        "client-herd" on "clients",
     }
     #[ignore = "the long form, for ci/nightly"]
     chaos_nothing_is_left_of_a_locked_table {
         "table-locks" on "postgres",
         "biller-drain" on "biller-2",
         "redis-clients-killed" on "redis",
-        "link-bandwidth" on "api-1-postgres",
+        "client-herd" on "apis",
     }
     #[ignore = "the long form, for ci/nightly"]
     chaos_nothing_is_left_of_an_open_transaction {
         "idle-in-transaction" on "postgres",
         "biller-freeze" on "biller-2",
         "redis-demoted" on "redis",
-        "link-slicing" on "api-2-postgres",
         "partition-answers" on "workers-postgres",
         "sink-reset" on "apis-errors",
     }
@@ -346,6 +344,11 @@ killed_under! {
         "postgres-reset" on "postgres",
         "sink-error" on "alert-1-alerts",
         "provider-reset" on "billers-provider",
+    }
+    #[ignore = "the long form, for ci/nightly"]
+    chaos_nothing_is_left_of_narrow_links {
+        "link-bandwidth" on "api-1-postgres",
+        "link-slicing" on "api-2-postgres",
     }
     #[ignore = "the long form, for ci/nightly"]
     chaos_nothing_is_left_of_silent_links {

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use anyhow::{Result, bail};
-use nogo_faults::{BlastRadius, Crowding, FaultRow, Struck};
+use anyhow::{Context as _, Result, bail};
+use nogo_faults::{BlastRadius, Crowding, FaultRow, ProcessControl, ProcessLimits, Struck};
 
 use super::{Planted, Site};
 use crate::nemesis::effect::{Counter, EffectProbe, Exceeds, Measure, Readiness, Unwell};
@@ -38,6 +38,16 @@ pub(super) async fn plant(row: &'static FaultRow, mut radius: BlastRadius, site:
     let addresses = servers.iter().map(|(_, address)| *address).collect();
     let number = u64::try_from(site.number)?;
     let crowd = Arc::new(LoadCrowd::new(Arc::clone(site.load), kind, number, addresses));
-    let harm = Crowding::new(row.name, crowd, servers, DONE_MIN, LIMIT_MS);
+    let mut harm = Crowding::new(row.name, crowd, servers, DONE_MIN, LIMIT_MS);
+    if kind == CrowdKind::Herd {
+        // They come back to servers that have nothing at hand.
+        let mut controls: Vec<Arc<dyn ProcessControl>> = Vec::new();
+        for api in site.topology.apis() {
+            let name = api.process_name();
+            radius.allow_process(api.current_identity().with_context(|| format!("find a running {name}"))?);
+            controls.push(Arc::clone(api) as Arc<dyn ProcessControl>);
+        }
+        harm = harm.after_a_restart(controls, ProcessLimits::default());
+    }
     Ok(Planted { row, fault: Box::new(Struck::new(harm, row.tolerance)), radius, probe })
 }
