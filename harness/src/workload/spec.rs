@@ -29,8 +29,6 @@ pub struct LoadSpec {
     pub concurrent_repeat_share: f64,
     /// Of the operations: the client hangs up before the answer.
     pub hang_up_share: f64,
-    /// How long such a client waits before it goes.
-    pub hang_up_after_ms: u64,
     /// Of the scenarios created: the input comes from a pool shared by all tenants.
     pub shared_input_share: f64,
     /// Inputs in that pool.
@@ -62,9 +60,8 @@ impl Default for LoadSpec {
             request_timeout_ms: 10_000,
             repeat_share: 0.04,
             concurrent_repeat_share: 0.03,
-            // A hang-up counts as an answer that was lost, so this stays well below the one per cent that errors may reach.
+            // Whoever hangs up tells nothing of the answer, so that few do.
             hang_up_share: 0.003,
-            hang_up_after_ms: 4,
             shared_input_share: 0.25,
             shared_inputs: 12,
             simulated_share: 0.02,

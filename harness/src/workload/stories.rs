@@ -80,10 +80,7 @@ impl Shared {
             return;
         }
         let gives_up = planned.index.is_multiple_of(2) && self.manners.shows(&self.manners.hang_up);
-        let hangs_up = match planned.hangs_up {
-            _ if gives_up => Some(haste(planned.index / 2)),
-            is_planned => is_planned.then(|| Duration::from_millis(self.spec.hang_up_after_ms)),
-        };
+        let hangs_up = (planned.hangs_up || gives_up).then(|| haste(planned.index / 2));
         let story = Story { shared: self, tenant, instance, intended_ns, hangs_up };
         match planned.kind {
             Kind::ReadForecast => story.read_forecast(client, &mut rng).await,
@@ -109,7 +106,7 @@ impl Shared {
     }
 }
 
-/// How long one of a crowd waits that gives up, by a number that goes up: no longer than a quick machine takes to answer,
+/// How long a client waits that gives up, by a number that goes up: no longer than a quick machine takes to answer,
 /// so that it leaves in the middle of the request, and not always at the same point of it.
 fn haste(number: u64) -> Duration {
     Duration::from_millis(1 + number % 2)
