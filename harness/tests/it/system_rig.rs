@@ -101,7 +101,8 @@ fn plan(setting: &SettingArgs, cases: &[Case], tenants: usize) -> Experiment {
     experiment
 }
 
-/// Starts the system with so many tenants, and the load; does `body` under it, and stops all. What `body` came to, and what the load did.
+/// Starts the system with so many tenants, and the load; does `body` under it, and stops all. What `body` came to, and
+/// what the load did.
 pub async fn under_load<T>(
     mut cases: Vec<Case>,
     tenants: usize,
@@ -121,6 +122,7 @@ pub async fn under_load<T>(
             false
         }
     });
+    assert!(!cases.is_empty(), "none of the cases can be done here");
     let experiment = plan(&setting, &cases, tenants);
 
     let directory = RunDirectory::create(&world.store, world.run.run_id()).unwrap();
